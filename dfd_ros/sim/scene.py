@@ -1,0 +1,272 @@
+"""A scene of boxes and other convex solids, cylinders and ellipsoids, as flat arrays for the ray caster.
+
+World frame (REP 103): x forward, y left, z up, metres. An object has its own such frame, placed in the world by a
+position and a heading; its parts are laid out in the object's frame.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dfd_ros.sim.textures import Atlas
+
+CONVEX, CYLINDER, ELLIPSOID = 0, 1, 2
+
+
+class SceneArrays(NamedTuple):
+    """What the compiled ray caster reads; all float arrays float32.
+
+    bounds (O, 6): world bounding box of each object (minimum, maximum). first_part (O + 1): parts by object.
+    kind (P,); local_from_world (P, 3, 4); first_face (P + 1); part_object (P,).
+    plane (F, 4): outward normal n and offset d, inside is n·x <= d, in the part's frame. A cylinder has unit radius
+    and runs from z = −1 to 1, its faces are side, top and bottom; an ellipsoid is the unit sphere.
+    texture (F,); uv (F, 2, 4): affine texture coordinates (1 = one tile); tint (F, 3); gloss (F,) in [0, 1].
+    texels (n, 3) uint8 and layout (t, 4): see `Atlas`. sun (3,): direction to the sun. sun_light, sky_light (3,).
+    clouds: the texture of the sky.
+    """
+
+    bounds: NDArray[np.float32]
+    first_part: NDArray[np.int32]
+    kind: NDArray[np.int32]
+    local_from_world: NDArray[np.float32]
+    first_face: NDArray[np.int32]
+    part_object: NDArray[np.int32]
+    plane: NDArray[np.float32]
+    texture: NDArray[np.int32]
+    uv: NDArray[np.float32]
+    tint: NDArray[np.float32]
+    gloss: NDArray[np.float32]
+    texels: NDArray[np.uint8]
+    layout: NDArray[np.int64]
+    sun: NDArray[np.float32]
+    sun_light: NDArray[np.float32]
+    sky_light: NDArray[np.float32]
+    clouds: int
+
+
+@dataclass(frozen=True)
+class Coat:
+    """What a face looks like.
+
+    Attributes:
+        texture: Name in the atlas.
+        tile: Side of one repeat, metres; 0 stretches the texture once over the face.
+        tint: Colour factor.
+        gloss: Mirror reflectance of the sky seen straight on, [0, 1]; above 0.05 the LiDAR mostly misses it.
+    """
+
+    texture: str
+    tile: float = 0.0
+    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    gloss: float = 0.0
+
+
+@dataclass
+class Part:
+    """One convex solid in its object's frame."""
+
+    kind: int
+    object_from_local: NDArray[np.float64]  # (3, 4)
+    planes: list[tuple[float, float, float, float]]
+    uv: list[NDArray[np.float64]]  # (2, 4) per face, local coordinates
+    coats: list[Coat]
+    corners: NDArray[np.float64]  # (n, 3) in the object's frame, their hull holds the part
+
+
+@dataclass
+class SceneObject:
+    """A thing in the scene: its kind, where it stands, and its parts."""
+
+    kind: str
+    position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    heading: float = 0.0
+    parts: list[Part] = field(default_factory=list)
+
+    def box(self, low: Sequence[float], high: Sequence[float], coat: Coat, **faces: Coat) -> None:
+        """A box from corner to corner; `front`, `back`, `left`, `right`, `top`, `bottom` may have their own coats."""
+        profile = [(low[0], low[2]), (high[0], low[2]), (high[0], high[2]), (low[0], high[2])]
+        edges = {0: "bottom", 1: "front", 2: "top", 3: "back"}
+        self.prism(
+            profile,
+            (low[1], high[1]),
+            coat,
+            left=faces.get("left"),
+            right=faces.get("right"),
+            edges={i: faces[name] for i, name in edges.items() if name in faces},
+        )
+
+    def prism(
+        self,
+        profile: Sequence[tuple[float, float]],
+        sides: tuple[float, float],
+        coat: Coat,
+        *,
+        left: Coat | None = None,
+        right: Coat | None = None,
+        edges: dict[int, Coat] | None = None,
+        lean: float = 0.0,
+    ) -> None:
+        """A convex profile of (x, z) corners, counter-clockwise seen from the right (x forward, z up), between two y.
+
+        `lean` tilts the sides inwards by that angle (radians) about the bottom. Edge i runs from corner i to i + 1.
+        """
+        points = np.asarray(profile, np.float64)
+        (x0, z0), (x1, z1) = points.min(axis=0), points.max(axis=0)
+        planes, uv, coats = [], [], []
+        width = sides[1] - sides[0]
+        for i, (a, b) in enumerate(zip(points, np.roll(points, -1, axis=0), strict=True)):
+            along = (b - a) / np.hypot(*(b - a))
+            normal = (along[1], 0.0, -along[0])
+            planes.append((*normal, float(normal[0] * a[0] + normal[2] * a[1])))
+            face = (edges or {}).get(i, coat)
+            # u from left to right seen from outside, v downwards (against the direction of the profile).
+            length = float(np.hypot(*(b - a)))
+            scale = (1.0 / face.tile, 1.0 / face.tile) if face.tile else (1.0 / width, 1.0 / length)
+            sign = 1.0 if normal[0] >= 0 else -1.0
+            u = np.array([0.0, sign * scale[0], 0.0, -scale[0] * (sides[0] if sign > 0 else -sides[1])])
+            rise = 1.0 if along[1] >= 0 else -1.0
+            low = a if along[1] >= 0 else b
+            v = np.array([-rise * along[0], 0.0, -rise * along[1], rise * (along @ low)]) * scale[1]
+            v[3] += 0.0 if face.tile else 1.0
+            uv.append(np.stack([u, v]))
+            coats.append(face)
+        cosine, sine = math.cos(lean), math.sin(lean)
+        for sign, side in ((1.0, left), (-1.0, right)):
+            y = sides[1] if sign > 0 else sides[0]
+            planes.append((0.0, sign * cosine, sine, sign * cosine * y + sine * z0))
+            face = side or coat
+            scale = (1.0 / face.tile, 1.0 / face.tile) if face.tile else (1.0 / (x1 - x0), 1.0 / (z1 - z0))
+            uv.append(np.array([[scale[0], 0, 0, -scale[0] * x0], [0, 0, -scale[1], scale[1] * z1]]))
+            coats.append(face)
+        corners = np.array([(x, y, z) for x, z in profile for y in sides])
+        self.parts.append(Part(CONVEX, np.eye(3, 4), planes, uv, coats, corners))
+
+    def cylinder(
+        self,
+        start: Sequence[float],
+        end: Sequence[float],
+        radius: float,
+        coat: Coat,
+        cap: Coat | None = None,
+    ) -> None:
+        """A cylinder between two points."""
+        a, b = np.asarray(start, np.float64), np.asarray(end, np.float64)
+        axis = (b - a) / 2.0
+        frame = _frame(axis / np.linalg.norm(axis))
+        self._round(CYLINDER, np.column_stack([frame[:, 0] * radius, frame[:, 1] * radius, axis, (a + b) / 2.0]), coat)
+        part = self.parts[-1]
+        disk = cap or coat
+        around = np.array([[0.5, 0, 0, 0.5], [0, -0.5, 0, 0.5]]) * (2.0 * radius / disk.tile if disk.tile else 1.0)
+        part.uv += [around, around]
+        part.coats += [disk, disk]
+        part.planes += [(0.0, 0.0, 1.0, 1.0), (0.0, 0.0, -1.0, 1.0)]
+
+    def ellipsoid(
+        self, centre: Sequence[float], radii: Sequence[float], coat: Coat, axis: Sequence[float] = (0.0, 0.0, 1.0)
+    ) -> None:
+        """An ellipsoid whose third radius lies along `axis`."""
+        frame = _frame(np.asarray(axis, np.float64) / np.linalg.norm(axis))
+        self._round(ELLIPSOID, np.column_stack([frame * np.asarray(radii), np.asarray(centre)]), coat)
+
+    def _round(self, kind: int, object_from_local: NDArray[np.float64], coat: Coat) -> None:
+        """A part textured around its z axis: u once (or in whole tiles) around, v along."""
+        half = np.linalg.norm(object_from_local[:, :3], axis=0)
+        around = max(1.0, round(2.0 * math.pi * half[0] / coat.tile)) if coat.tile else 1.0
+        along = 2.0 * half[2] / coat.tile if coat.tile else 1.0
+        uv = np.array([[around, 0, 0, 0], [0, 0, -0.5 * along, 0.5 * along]])
+        signs = np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, -1)
+        corners = (object_from_local[:, :3] @ signs).T + object_from_local[:, 3]
+        self.parts.append(Part(kind, object_from_local, [(0.0, 0.0, 0.0, 0.0)], [uv], [coat], corners))
+
+
+@dataclass(frozen=True)
+class Light:
+    """Sunlight from `direction` (world, unit) and the sky's light: linear RGB on a white surface facing it."""
+
+    direction: tuple[float, float, float]
+    sun: tuple[float, float, float] = (0.62, 0.57, 0.50)
+    sky: tuple[float, float, float] = (0.34, 0.38, 0.45)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene ready for the ray caster.
+
+    Attributes:
+        arrays: The flat arrays.
+        kinds: Kind of each object, in the arrays' order.
+        ids: Number of each object in the order it was added.
+        centres: (O, 3) world centres of the objects' bounding boxes.
+    """
+
+    arrays: SceneArrays
+    kinds: tuple[str, ...]
+    ids: NDArray[np.int32]
+    centres: NDArray[np.float32]
+
+
+def compile_scene(objects: Sequence[SceneObject], atlas: Atlas, light: Light, clouds: str) -> Scene:
+    """Flatten objects, nearest to the origin first (rays then stop early)."""
+    boxes = [_world_corners(thing) for thing in objects]
+    bounds = np.array([np.r_[box.min(axis=0), box.max(axis=0)] for box in boxes])
+    nearest = np.clip(np.zeros(3), bounds[:, :3], bounds[:, 3:])
+    order = np.argsort(np.linalg.norm(nearest, axis=1), kind="stable")
+    parts = [(number, objects[index], part) for number, index in enumerate(order) for part in objects[index].parts]
+    local_from_world = np.empty((len(parts), 3, 4))
+    for i, (_, thing, part) in enumerate(parts):
+        world_from_local = np.eye(4)
+        world_from_local[:3] = part.object_from_local
+        inverse = np.linalg.inv(_placement(thing) @ world_from_local)
+        local_from_world[i] = inverse[:3]
+    faces = [(plane, uv, coat) for *_, part in parts for plane, uv, coat in zip(part.planes, part.uv, part.coats, strict=True)]
+    counts = [len(objects[index].parts) for index in order]
+    arrays = SceneArrays(
+        bounds=bounds[order].astype(np.float32),
+        first_part=np.cumsum([0, *counts]).astype(np.int32),
+        kind=np.array([part.kind for *_, part in parts], np.int32),
+        local_from_world=local_from_world.astype(np.float32),
+        first_face=np.cumsum([0, *(len(part.planes) for *_, part in parts)]).astype(np.int32),
+        part_object=np.array([number for number, *_ in parts], np.int32),
+        plane=np.array([plane for plane, _, _ in faces], np.float32),
+        texture=np.array([atlas.names[coat.texture] for *_, coat in faces], np.int32),
+        uv=np.array([uv for _, uv, _ in faces], np.float32),
+        tint=np.array([coat.tint for *_, coat in faces], np.float32),
+        gloss=np.array([coat.gloss for *_, coat in faces], np.float32),
+        texels=atlas.texels(),
+        layout=atlas.layout(),
+        sun=np.array(light.direction, np.float32),
+        sun_light=np.array(light.sun, np.float32),
+        sky_light=np.array(light.sky, np.float32),
+        clouds=atlas.names[clouds],
+    )
+    centres = (bounds[order, :3] + bounds[order, 3:]) / 2.0
+    return Scene(arrays, tuple(objects[i].kind for i in order), order.astype(np.int32), centres.astype(np.float32))
+
+
+def _placement(thing: SceneObject) -> NDArray[np.float64]:
+    """4x4 world from object."""
+    cosine, sine = math.cos(thing.heading), math.sin(thing.heading)
+    matrix = np.eye(4)
+    matrix[:2, :2] = [[cosine, -sine], [sine, cosine]]
+    matrix[:3, 3] = thing.position
+    return matrix
+
+
+def _world_corners(thing: SceneObject) -> NDArray[np.float64]:
+    corners = np.concatenate([part.corners for part in thing.parts])
+    matrix = _placement(thing)
+    return corners @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def _frame(axis: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A rotation matrix whose third column is `axis`."""
+    helper = np.array([1.0, 0.0, 0.0]) if abs(axis[0]) < 0.9 else np.array([0.0, 1.0, 0.0])
+    first = helper - axis * (helper @ axis)
+    first /= np.linalg.norm(first)
+    return np.column_stack([first, np.cross(axis, first), axis])

@@ -1,0 +1,150 @@
+"""Photographic textures: photographs that ship inside scikit-image's wheel, carried to every scale.
+
+One photograph has detail over a factor of a few hundred in distance. Each surface texture here is the photograph at
+several scales, one upon the other, over 1/f noise (natural images have amplitude spectra near 1/f: Field, JOSA A
+1987), so that at any distance there is detail at the scale of a pixel. All textures lie in one `Atlas` with their mip
+maps (Williams, SIGGRAPH 1983), 8 bit at gamma 2, for the ray caster to filter.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dfd_ros.errors import InputError
+
+Picture = NDArray[np.float32]
+"""A texture while it is made: (H, W, 3) float32, linear reflectance, H and W powers of two."""
+
+TILE = 1024
+"""Side of a repeating texture, texels."""
+
+
+@dataclass
+class Atlas:
+    """All textures of a scene in one array, each with its mip maps, looked up by name while the scene is built."""
+
+    names: dict[str, int] = field(default_factory=dict)
+    _texels: list[NDArray[np.uint8]] = field(default_factory=list)
+    _levels: list[tuple[int, int, int, int]] = field(default_factory=list)
+    _size: int = 0
+
+    def add(self, name: str, picture: Picture) -> str:
+        """Store a texture and return its name."""
+        height, width = picture.shape[:2]
+        if height & (height - 1) or width & (width - 1):
+            raise InputError(f"texture {name!r}: sides must be powers of two, got {width}x{height}")
+        levels = height.bit_length() if height < width else width.bit_length()
+        self.names[name] = len(self._levels)
+        self._levels.append((self._size, height, width, levels))
+        for _ in range(levels):
+            texels = np.rint(np.sqrt(np.clip(picture, 0.0, 1.0)) * 255.0).astype(np.uint8)
+            self._texels.append(texels.reshape(-1, 3))
+            self._size += texels.shape[0] * texels.shape[1]
+            picture = cv2.resize(
+                picture, (max(picture.shape[1] // 2, 1), max(picture.shape[0] // 2, 1)), interpolation=cv2.INTER_AREA
+            )
+        return name
+
+    def texels(self) -> NDArray[np.uint8]:
+        """All texels, (n, 3)."""
+        return np.concatenate(self._texels)
+
+    def layout(self) -> NDArray[np.int64]:
+        """Per texture: first texel, height, width, mip levels; (n, 4)."""
+        return np.array(self._levels, np.int64)
+
+
+def noise(shape: tuple[int, int], rng: np.random.Generator, slope: float = 1.0) -> NDArray[np.float32]:
+    """Repeating noise of amplitude spectrum 1/f^slope, mean 0, standard deviation 1."""
+    fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
+    frequency = np.hypot(fy, fx)
+    frequency[0, 0] = np.inf
+    white = np.fft.rfft2(rng.standard_normal(shape, np.float32))
+    field_ = np.fft.irfft2(white * frequency**-slope, s=shape)
+    return np.float32(field_ / field_.std())
+
+
+@cache
+def photograph(name: str) -> NDArray[np.float32]:
+    """A photograph of scikit-image's wheel, linear light, (H, W, 3) float32 RGB.
+
+    Raises:
+        InputError: scikit-image, or that file in it, is not there.
+    """
+    package = importlib.util.find_spec("skimage")
+    if package is None or not package.submodule_search_locations:
+        raise InputError("the simulator's textures need scikit-image: pip install scikit-image")
+    path = Path(package.submodule_search_locations[0]) / "data" / f"{name}.png"
+    encoded = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    if encoded is None:
+        raise InputError(f"texture photograph {path}: expected a PNG file of scikit-image, found none that can be read")
+    linear = ((np.arange(256) / 255.0) ** 2.2).astype(np.float32)
+    return linear[encoded]
+
+
+@cache
+def tile(name: str, turned: bool = False) -> NDArray[np.float32]:
+    """A photograph's brightness as a repeating pattern of mean 0 and standard deviation 1, (512, 512)."""
+    grey = cv2.resize(photograph(name).mean(axis=2), (512, 512), interpolation=cv2.INTER_AREA)
+    if turned:
+        grey = np.ascontiguousarray(grey.T)
+    grey = grey / cv2.GaussianBlur(grey, (0, 0), 100.0)  # even lighting
+    # Cross-fade with the picture shifted by half its size, so that the borders meet; keep the contrast.
+    ramp = np.abs(np.linspace(-1.0, 1.0, 512, dtype=np.float32))
+    fade = np.clip((np.maximum(ramp[:, None], ramp[None]) - 0.6) / 0.3, 0.0, 1.0)
+    if turned:  # masonry must not be cross-faded: mirror it instead
+        half = cv2.resize(grey, (256, 256), interpolation=cv2.INTER_AREA)
+        grey = np.vstack([np.hstack([half, half[:, ::-1]]), np.hstack([half[::-1], half[::-1, ::-1]])])
+    else:
+        shifted = np.roll(grey, (256, 256), (0, 1))
+        grey = 1.0 + ((1 - fade) * (grey - 1.0) + fade * (shifted - 1.0)) / np.hypot(1 - fade, fade)
+    return np.float32((grey - grey.mean()) / grey.std())
+
+
+def repeated(pattern: NDArray[np.float32], times: int, size: int = TILE) -> NDArray[np.float32]:
+    """A repeating pattern `times` times along each side of a size x size texture."""
+    side = size // times
+    interpolation = cv2.INTER_AREA if side < pattern.shape[0] else cv2.INTER_CUBIC
+    return np.tile(cv2.resize(pattern, (side, side), interpolation=interpolation), (times, times))
+
+
+def surface(
+    colour: tuple[float, float, float],
+    rng: np.random.Generator,
+    *,
+    photo: str = "",
+    contrast: float = 0.3,
+    scales: tuple[int, ...] = (2, 8),
+    grain: float = 0.2,
+    tint: float = 0.04,
+    turned: bool = False,
+    size: int = TILE,
+) -> Picture:
+    """A repeating texture of mean `colour`: a photograph's pattern at several scales, over 1/f noise.
+
+    Args:
+        colour: Mean linear reflectance.
+        rng: Source of the noise.
+        photo: Which photograph; none: noise only.
+        contrast: Relative standard deviation of the photograph's pattern, shared by its scales.
+        scales: How often the photograph repeats along a side, per scale.
+        grain: Relative standard deviation of the noise.
+        tint: Relative standard deviation of the noise in colour.
+        turned: Swap the photograph's axes.
+        size: Side in texels.
+    """
+    brightness = 1.0 + grain * noise((size, size), rng)
+    for times in scales if photo else ():
+        pattern = np.roll(repeated(tile(photo, turned), times, size), tuple(rng.integers(0, size, 2)), (0, 1))
+        brightness *= 1.0 + contrast / np.sqrt(len(scales)) * pattern
+    picture = np.maximum(brightness, 0.12)[..., None] * np.asarray(colour, np.float32)
+    for channel in range(3):
+        picture[..., channel] *= 1.0 + tint * noise((size, size), rng, 1.3)
+    return np.clip(picture, 0.004, 0.92)

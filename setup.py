@@ -1,0 +1,69 @@
+"""The package for pip and for colcon alike."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "dfd_ros"
+
+
+def files_below(folder: str) -> list[tuple[str, list[str]]]:
+    """The files below a folder as data_files that keep their place under share/dfd_ros."""
+    places: dict[str, list[str]] = {}
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            places.setdefault(f"share/{NAME}/{path.parent.as_posix()}", []).append(path.as_posix())
+    return list(places.items())
+
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Depth from defocus with an electrically switched aperture, on ROS 2",
+    license="Apache-2.0",
+    maintainer="dfd_ros maintainers",
+    maintainer_email="maintainers@dfd-ros.invalid",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "matplotlib>=3.6",
+        "mcap>=1.1",
+        "numba>=0.58",
+        "numpy>=1.26",
+        "opencv-python-headless>=4.6,<5",
+        "pyserial>=3.5",
+        "pyyaml>=6",
+        "rich>=13",
+        "rosbags>=0.10",
+        "scikit-image>=0.22",
+        "scipy>=1.11",
+        "typer>=0.9",
+    ],
+    extras_require={
+        # A machine without a ROS 2 distribution takes rclpy and the middleware from PyPI.
+        "wheels": [
+            "dfd-msgs",
+            "ros-kilted-diagnostic-msgs",
+            "ros-kilted-rclpy",
+            "ros-kilted-rmw-fastrtps-cpp",
+            "ros-kilted-sensor-msgs",
+        ],
+        "test": ["hypothesis>=6", "mypy>=1.10", "pytest>=8", "ruff>=0.6"],
+    },
+    entry_points={
+        "console_scripts": ["dfd = dfd_ros.cli:main"],
+        "dfd_ros.aperture_drivers": [
+            "sim = dfd_ros.capture.drivers:SimulatedDriver",
+            "serial = dfd_ros.capture.serial_driver:SerialDriver",
+        ],
+    },
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        # pip knows no install_scripts: `ros2 run` and `ros2 launch` look for executables here.
+        (f"lib/{NAME}", [path.as_posix() for path in sorted(Path("scripts").iterdir())]),
+        *files_below("launch"),
+        *files_below("config"),
+    ],
+    zip_safe=False,
+)
