@@ -190,8 +190,8 @@ class Light:
     """Sunlight from `direction` (world, unit) and the sky's light: linear RGB on a white surface facing it."""
 
     direction: tuple[float, float, float]
-    sun: tuple[float, float, float] = (0.62, 0.57, 0.50)
-    sky: tuple[float, float, float] = (0.34, 0.38, 0.45)
+    sun: tuple[float, float, float] = (1.0, 0.94, 0.84)
+    sky: tuple[float, float, float] = (0.28, 0.32, 0.39)
 
 
 @dataclass(frozen=True)

@@ -63,10 +63,17 @@ class Atlas:
 
 def noise(shape: tuple[int, int], rng: np.random.Generator, slope: float = 1.0) -> NDArray[np.float32]:
     """Repeating noise of amplitude spectrum 1/f^slope, mean 0, standard deviation 1."""
+    field_ = np.roll(_noise_field(shape, slope), tuple(rng.integers(0, max(shape), 2)), (0, 1))
+    return field_ if rng.random() < 0.5 else -field_[::-1]
+
+
+@cache
+def _noise_field(shape: tuple[int, int], slope: float) -> NDArray[np.float32]:
+    """One field of each shape and slope; rolled and flipped, it serves for all."""
     fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
     frequency = np.hypot(fy, fx)
     frequency[0, 0] = np.inf
-    white = np.fft.rfft2(rng.standard_normal(shape, np.float32))
+    white = np.fft.rfft2(np.random.default_rng(shape[0] * shape[1]).standard_normal(shape, np.float32))
     field_ = np.fft.irfft2(white * frequency**-slope, s=shape)
     return np.float32(field_ / field_.std())
 
@@ -110,9 +117,10 @@ def tile(name: str, turned: bool = False) -> NDArray[np.float32]:
 
 def repeated(pattern: NDArray[np.float32], times: int, size: int = TILE) -> NDArray[np.float32]:
     """A repeating pattern `times` times along each side of a size x size texture."""
-    side = size // times
+    side = -(-size // times)
     interpolation = cv2.INTER_AREA if side < pattern.shape[0] else cv2.INTER_CUBIC
-    return np.tile(cv2.resize(pattern, (side, side), interpolation=interpolation), (times, times))
+    tiled = np.tile(cv2.resize(pattern, (side, side), interpolation=interpolation), (times, times))
+    return cv2.resize(tiled, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def surface(
@@ -146,5 +154,6 @@ def surface(
         brightness *= 1.0 + contrast / np.sqrt(len(scales)) * pattern
     picture = np.maximum(brightness, 0.12)[..., None] * np.asarray(colour, np.float32)
     for channel in range(3):
-        picture[..., channel] *= 1.0 + tint * noise((size, size), rng, 1.3)
+        cast = cv2.resize(noise((size // 4, size // 4), rng, 1.3), (size, size), interpolation=cv2.INTER_LINEAR)
+        picture[..., channel] *= 1.0 + tint * cast
     return np.clip(picture, 0.004, 0.92)

@@ -1,0 +1,128 @@
+"""`dfd`: one thin command per verb."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dfd_ros.errors import InputError
+
+app = typer.Typer(
+    name="dfd", help="Depth from defocus: run the vehicle, calibrate its lens, score what it saw.", no_args_is_help=True
+)
+console = Console()
+
+
+@app.command()
+def vehicle(
+    source: Annotated[str, typer.Option(help="sim, camera, or a path: photographs, KITTI frames or a bag")] = "sim",
+    duration: Annotated[
+        float | None, typer.Option(help="seconds to run [default: 20, a replay to its end]", min=0.0)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder to write into [default: runs/<date and time>]")] = None,
+    lens: Annotated[str, typer.Option(help="lens file for all nodes")] = "",
+    moving: Annotated[bool, typer.Option("--moving", help="let the simulated vehicle drive")] = False,
+    seed: Annotated[int, typer.Option(help="of the simulated vehicle", min=0)] = 0,
+    driver: Annotated[str, typer.Option(help="aperture driver")] = "sim",
+    namespace: Annotated[str, typer.Option(help="of the camera")] = "camera",
+    params_file: Annotated[list[Path] | None, typer.Option(help="ROS parameter file, over the package's own")] = None,
+    log_level: Annotated[str, typer.Option(help="of the nodes: debug, info, warn, error")] = "warn",
+) -> None:
+    """Run the whole vehicle in one process: from pictures to metric depth, recorded and scored."""
+    from dfd_ros.drive import DriveSettings, drive
+
+    if duration is None:
+        duration = 20.0 if source in ("sim", "camera") else 0.0
+    settings = DriveSettings(
+        source=source,
+        out=out or Path("runs") / time.strftime("%Y-%m-%dT%H-%M-%S"),
+        duration=duration,
+        lens_file=lens,
+        moving=moving,
+        seed=seed,
+        driver=driver,
+        namespace=namespace,
+        parameter_files=tuple(str(path) for path in params_file or []),
+        log_level=log_level,
+    )
+    drive(settings, console)
+
+
+@app.command()
+def calibrate(
+    folder: Annotated[Path, typer.Argument(help="dual-aperture photographs with depth (NNN_f2.8.jpg, ..., NNN_depth_mm.png)")],
+    out: Annotated[Path, typer.Option(help="lens file to write")] = Path("lens.yaml"),
+    plot: Annotated[Path | None, typer.Option(help="picture of the fit [default: beside the lens file]")] = None,
+    first: Annotated[int, typer.Option(help="first scene, from 0", min=0)] = 0,
+    last: Annotated[int | None, typer.Option(help="last scene [default: the folder's last]", min=0)] = None,
+    gamma: Annotated[float, typer.Option(help="encoding of the pictures", min=1.0, max=3.0)] = 2.2,
+) -> None:
+    """Fit a lens's blur curve c(z) = k |1 - z_f / z| to pairs with known depth, and write its lens file."""
+    from rich.progress import Progress
+
+    from dfd_ros.calibration import calibrate_folder
+    from dfd_ros.data.photographs import PhotographFolder
+    from dfd_ros.optics.calibrate import plot_calibration
+    from dfd_ros.optics.lens import save_lens
+
+    count = len(PhotographFolder(folder))
+    scenes = range(first, (count - 1 if last is None else last) + 1)
+    if not scenes or scenes[-1] >= count:
+        raise InputError(f"first and last: expected scenes from 0 to {count - 1}, got {first} to {last}")
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("calibrating", total=1.0)
+        calibration = calibrate_folder(
+            folder, scenes, lambda done: progress.update(task, completed=done), gamma=gamma, name=out.stem
+        )
+    plot = plot or out.with_suffix(".png")
+    save_lens(calibration.lens, out)
+    plot_calibration(calibration, plot)
+    console.print(calibration.report())
+    console.print(f"written: {out} and {plot}")
+
+
+@app.command()
+def score(
+    bag: Annotated[Path, typer.Argument(help="a bag with depth and ground truth")],
+    out: Annotated[Path | None, typer.Option(help="folder for summary.json and panel.png [default: only the table]")] = None,
+) -> None:
+    """Score a recording: rates, latency, drops, and depth against the ground truth."""
+    from dfd_ros.scoring.panel import panel_from_bag
+    from dfd_ros.scoring.summary import print_table, summarise_bag
+
+    summary = summarise_bag(bag)
+    print_table(summary, console)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        summary.save(out / "summary.json")
+        panel_from_bag(bag, out / "panel.png")
+
+
+@app.command()
+def parameters() -> None:
+    """Print every node's parameters: default, range, unit and meaning."""
+    from dfd_ros.nodes.catalogue import NODE_PARAMETERS
+    from dfd_ros.nodes.parameters import describe
+
+    for name, record in NODE_PARAMETERS.items():
+        table = Table(title=name, title_justify="left", show_lines=False)
+        for column in ("parameter", "default", "unit", "allowed", "meaning"):
+            table.add_column(column, overflow="fold")
+        for row in describe(record):
+            table.add_row(row.name, row.default, row.unit, row.allowed, row.description)
+        console.print(table)
+
+
+def main() -> None:
+    """The entry point: bad input ends with its sentence and exit code 1."""
+    try:
+        app()
+    except InputError as error:
+        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
+        sys.exit(1)

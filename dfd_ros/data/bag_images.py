@@ -1,0 +1,93 @@
+"""Arrays out of recorded messages: images as views of their bytes, and a header's stamp without decoding the rest."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dfd_ros.errors import InputError
+
+NANOSECONDS = 1_000_000_000
+MILLIMETRE = np.float32(1e-3)
+CDR_LITTLE_ENDIAN = 1  # second byte of the encapsulation header, which is four bytes long
+CDR_STAMP_OFFSET = 4
+STAMP_BYTES = 8
+# Encodings read here, with their little-endian dtype and channels.
+ENCODINGS = {
+    "rgb8": ("u1", 3),
+    "bgr8": ("u1", 3),
+    "8UC3": ("u1", 3),
+    "mono8": ("u1", 1),
+    "8UC1": ("u1", 1),
+    "16UC1": ("<u2", 1),
+    "mono16": ("<u2", 1),
+    "32FC1": ("<f4", 1),
+}
+
+
+def header_stamp(cdr: bytes | memoryview) -> int:
+    """Stamp in nanoseconds of a serialised message whose first field is a std_msgs/Header.
+
+    Raises:
+        InputError: The bytes are too few to hold one.
+    """
+    if len(cdr) < CDR_STAMP_OFFSET + STAMP_BYTES:
+        raise InputError(f"message: expected a header of {CDR_STAMP_OFFSET + STAMP_BYTES} bytes, got {len(cdr)} in all")
+    order = "<" if cdr[1] == CDR_LITTLE_ENDIAN else ">"
+    sec, nanosec = struct.unpack_from(f"{order}iI", cdr, CDR_STAMP_OFFSET)
+    return sec * NANOSECONDS + nanosec
+
+
+def message_stamp(message: Any) -> int:
+    """Stamp in nanoseconds of a decoded message with a header."""
+    return message.header.stamp.sec * NANOSECONDS + message.header.stamp.nanosec
+
+
+def image_view(message: Any, what: str) -> NDArray[Any]:
+    """A view of a decoded sensor_msgs/Image: (H, W) or (H, W, 3), as encoded.
+
+    Raises:
+        InputError: The encoding is not one of `ENCODINGS`, or step and size do not fit the bytes.
+    """
+    if message.encoding not in ENCODINGS:
+        raise InputError(f"{what}: expected encoding {', '.join(ENCODINGS)}, got {message.encoding!r}")
+    code, channels = ENCODINGS[message.encoding]
+    dtype = np.dtype(code).newbyteorder(">") if message.is_bigendian else np.dtype(code)
+    height, width, step = message.height, message.width, message.step
+    row_bytes = width * channels * dtype.itemsize
+    if not height or not width or step < row_bytes or len(message.data) < height * step:
+        raise InputError(
+            f"{what}: expected {height} rows of {row_bytes} bytes or more, "
+            f"got {len(message.data)} bytes and a step of {step}"
+        )
+    rows = np.asarray(message.data)[: height * step].reshape(height, step)[:, :row_bytes].view(dtype)
+    return rows if channels == 1 else rows.reshape(height, width, channels)
+
+
+def depth_array(message: Any, what: str) -> NDArray[np.float32]:
+    """Depth (H, W) in metres of a decoded 32FC1 or 16UC1 (millimetres, 0 unknown) image; NaN or 0 where unknown.
+
+    Raises:
+        InputError: Another encoding, or as `image_view`.
+    """
+    if message.encoding not in ("32FC1", "16UC1"):
+        raise InputError(f"{what}: expected a 32FC1 or 16UC1 depth image, got {message.encoding!r}")
+    depth = image_view(message, what)
+    return depth * MILLIMETRE if message.encoding == "16UC1" else depth
+
+
+def rgb_array(message: Any, what: str) -> NDArray[np.uint8]:
+    """Colours (H, W, 3), red first, of a decoded rgb8, bgr8 or mono8 image.
+
+    Raises:
+        InputError: Another encoding, or as `image_view`.
+    """
+    image = image_view(message, what)
+    if image.dtype != np.uint8:
+        raise InputError(f"{what}: expected an image of 8 bits a channel, got {message.encoding!r}")
+    if image.ndim == 2:
+        return np.repeat(image[..., None], 3, axis=2)
+    return image[..., ::-1] if message.encoding == "bgr8" else image

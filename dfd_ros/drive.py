@@ -1,0 +1,210 @@
+"""One run of the vehicle from start to summary: the main job.
+
+Composes the graph for a source, shows what it does while it runs, records it, and at the end writes into one folder the
+bag, `summary.json` and `panel.png`.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from dfd_ros.data.photographs import PhotographFolder
+from dfd_ros.data.sources import detect
+from dfd_ros.errors import InputError
+from dfd_ros.optics.lens import save_lens
+from dfd_ros.scoring.panel import panel_from_bag
+from dfd_ros.scoring.summary import Summary, print_table, summarise_bag
+from dfd_ros.vehicle import DEFAULT_NAMESPACE, DEFAULT_PARAMETERS, RECORD, REPLAY, SIM, Composition, NodeSpec, graph
+
+if TYPE_CHECKING:
+    from dfd_ros.nodes.monitor_node import MonitorNode, NodeStatus
+
+MONITOR = NodeSpec("monitor", "", "dfd_ros.nodes.monitor_node:MonitorNode", lifecycle=False)
+REFRESH = 1.0  # seconds between two states of the display
+LEVELS = {0: "green", 1: "yellow", 2: "red"}
+
+
+@dataclass(frozen=True)
+class DriveSettings:
+    """
+    Attributes:
+        source: `sim`, `camera`, or the path of photographs, KITTI frames or a bag.
+        out: The folder to write into; it is made.
+        duration: Seconds to run; a replay ends when all is replayed.
+        lens_file: In place of the parameter file's; photographs without one are calibrated on their first half and
+            run on the other.
+        moving: Let the simulated vehicle drive.
+        seed: Of the simulated vehicle.
+        driver: Of the aperture.
+        namespace: Of the camera.
+        parameter_files: Over the package's own.
+        log_level: Of the nodes.
+    """
+
+    source: str
+    out: Path
+    duration: float = 20.0
+    lens_file: str = ""
+    moving: bool = False
+    seed: int = 0
+    driver: str = "sim"
+    namespace: str = DEFAULT_NAMESPACE
+    parameter_files: tuple[str, ...] = ()
+    log_level: str = "warn"
+
+
+def drive(settings: DriveSettings, console: Console) -> Summary:
+    """Run the vehicle.
+
+    Raises:
+        InputError: The source, a parameter or a file cannot be used.
+    """
+    start = time.monotonic()
+    specs = graph(settings.source, settings.driver, settings.lens_file)
+    try:
+        settings.out.mkdir(parents=True)
+    except FileExistsError as error:
+        raise InputError(f"out: expected a new folder, got {settings.out}, which exists") from error
+    except OSError as error:
+        raise InputError(f"out: {settings.out} cannot be made ({error.strerror})") from error
+    specs = _prepare(settings, specs, console)
+    bag = settings.out / "bag"
+    specs = [RECORD.with_parameters(bag=str(bag)), MONITOR, *specs]
+    with _stop_on_signal() as stopping:
+        with Progress(console=console, transient=True) as progress:
+            making = {SIM.name: {"progress": _progress_bar(progress)}}
+            files = (DEFAULT_PARAMETERS, *settings.parameter_files)
+            composition = Composition(
+                specs,
+                namespace=settings.namespace,
+                parameter_files=files,
+                log_level=settings.log_level,
+                making=making,
+            )
+            composition.__enter__()
+        try:
+            _watch(composition, settings, stopping, console, start)
+        finally:
+            console.print("stopping: the nodes work off what they have")
+            composition.__exit__()
+        summary = _sum_up(bag, settings, console)
+    return summary
+
+
+def _prepare(settings: DriveSettings, specs: list[NodeSpec], console: Console) -> list[NodeSpec]:
+    """What a source needs before its nodes start: the simulator's parameters, or the photographs' lens."""
+    if settings.source == "sim":
+        drive_parameters = {"seed": settings.seed, "moving": settings.moving, "duration": settings.duration}
+        return [spec.with_parameters(**drive_parameters) if spec.name == SIM.name else spec for spec in specs]
+    if settings.source == "camera" or settings.lens_file or detect(Path(settings.source)) != "photographs":
+        return specs
+    return _calibrate_first_half(settings, console)
+
+
+def _calibrate_first_half(settings: DriveSettings, console: Console) -> list[NodeSpec]:
+    """Photographs whose lens nobody told: calibrate on the first half, replay the other."""
+    from dfd_ros.calibration import calibrate_folder  # matplotlib is slow to load
+    from dfd_ros.optics.calibrate import plot_calibration
+
+    count = len(PhotographFolder(Path(settings.source)))
+    half = count // 2
+    console.print(f"no lens file given: calibrating on scenes 0 to {half - 1} of {count}, running on the others")
+    with Progress(console=console, transient=True) as progress:
+        calibration = calibrate_folder(Path(settings.source), range(half), _progress_bar(progress, "calibrating"))
+    console.print(calibration.report())
+    lens_file = settings.out / "lens.yaml"
+    save_lens(calibration.lens, lens_file)
+    plot_calibration(calibration, settings.out / "calibration.png")
+    specs = graph(settings.source, settings.driver, str(lens_file))
+    return [spec.with_parameters(first=half) if spec.name == REPLAY.name else spec for spec in specs]
+
+
+def _watch(
+    composition: Composition, settings: DriveSettings, stopping: threading.Event, console: Console, start: float
+) -> None:
+    """Show what the nodes do until the time is up, the replay is over, or a signal comes."""
+    monitor: MonitorNode = composition.nodes[MONITOR.name]  # type: ignore[assignment]
+    replay = composition.nodes.get(REPLAY.name)
+    running_since = time.monotonic()
+    first_answer: float | None = None
+    with Live(console=console, refresh_per_second=4, transient=not console.is_terminal) as live:
+        while not stopping.is_set():
+            now = time.monotonic()
+            if first_answer is None and (what := _answered(monitor.statuses)):
+                first_answer = now
+                live.console.print(f"first {what} {now - start:.1f} s after the start")
+            if getattr(replay, "finished", False) or (
+                settings.duration and now - (first_answer or running_since) >= settings.duration
+            ):
+                return
+            if console.is_terminal:
+                live.update(status_display(monitor.statuses, now - running_since))
+            stopping.wait(REFRESH if console.is_terminal and first_answer else 0.2)
+
+
+def _answered(statuses: Mapping[str, NodeStatus]) -> str:
+    """What the first node that gives depth gives, once one does."""
+    for name, status in statuses.items():
+        if status.values.get("answered", "0") != "0":
+            return {"depth": "depth", "lidar_depth": "LiDAR depth"}.get(name.rsplit("/", 1)[-1], "answer")
+    return ""
+
+
+def status_display(statuses: Mapping[str, NodeStatus], elapsed: float) -> Group:
+    """The nodes' rates, latencies and drops as one table."""
+    table = Table(title=f"{elapsed:.0f} s", title_justify="left", expand=False)
+    for column in ("node", "rates", "latency p50 / p95", "dropped", "state"):
+        table.add_column(column)
+    for name, status in sorted(statuses.items()):
+        values = status.values
+        rates = [f"{key[:-3]} {float(value):.1f} Hz" for key, value in values.items() if key.endswith("_hz")]
+        latency = ""
+        if "latency_ms_p50" in values:
+            latency = f"{float(values['latency_ms_p50']):.0f} / {float(values['latency_ms_p95']):.0f} ms"
+        drops = [f"{key.removeprefix('dropped/')} {n}" for key, n in values.items() if key.startswith("dropped/")]
+        state = Text(status.message, style=LEVELS.get(status.level, "red"))
+        table.add_row(name.rsplit("/", 1)[-1], "\n".join(rates), latency, "\n".join(drops), state)
+    return Group(table)
+
+
+def _sum_up(bag: Path, settings: DriveSettings, console: Console) -> Summary:
+    with console.status("scoring the recording"):
+        summary = summarise_bag(bag, namespace=settings.namespace)
+        summary.save(settings.out / "summary.json")
+        panel_from_bag(bag, settings.out / "panel.png", namespace=settings.namespace)
+    print_table(summary, console)
+    console.print(f"written: {settings.out}/summary.json, panel.png and bag")
+    return summary
+
+
+def _progress_bar(progress: Progress, what: str = "rendering ahead") -> Callable[[float], None]:
+    """A callback that moves a bar from 0 to 1."""
+    task = progress.add_task(what, total=1.0)
+    return lambda done: progress.update(task, completed=done)
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; more of them change nothing, so that the end is always orderly."""
+    stopping = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

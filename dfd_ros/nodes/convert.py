@@ -1,0 +1,210 @@
+"""Between messages and arrays or plain records. Images are viewed, not copied, wherever the message allows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+from builtin_interfaces.msg import Time
+from dfd_msgs.msg import ApertureState, LensInfo
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from dfd_ros.capture.aperture import Aperture, ApertureReport, Mode
+from dfd_ros.compat.cv_bridge import CvBridge, CvBridgeError
+from dfd_ros.errors import InputError
+from dfd_ros.geometry import Camera
+from dfd_ros.optics.lens import Lens
+
+NANOSECONDS = 1_000_000_000
+
+# Encodings that need no conversion, with dtype and channels.
+PLAIN_ENCODINGS: dict[str, tuple[type[np.generic], int]] = {
+    "rgb8": (np.uint8, 3),
+    "bgr8": (np.uint8, 3),
+    "mono8": (np.uint8, 1),
+    "16UC1": (np.uint16, 1),
+    "32FC1": (np.float32, 1),
+}
+# What cameras send besides; cv_bridge makes rgb8 of them.
+CONVERTED_ENCODINGS = (
+    "rgba8",
+    "bgra8",
+    "mono16",
+    "bayer_rggb8",
+    "bayer_bggr8",
+    "bayer_gbrg8",
+    "bayer_grbg8",
+    "yuv422",
+    "yuv422_yuy2",
+    "uyvy",
+    "yuyv",
+)
+
+_BRIDGE = CvBridge()
+
+
+def nanoseconds(stamp: Time) -> int:
+    """A stamp as integer nanoseconds."""
+    return stamp.sec * NANOSECONDS + stamp.nanosec
+
+
+def time_message(time: int) -> Time:
+    """Integer nanoseconds as a stamp."""
+    sec, nanosec = divmod(time, NANOSECONDS)
+    return Time(sec=sec, nanosec=nanosec)
+
+
+def image_array(message: Image, what: str) -> NDArray[Any]:
+    """A view of an image in a plain encoding: (H, W) or (H, W, 3), rows padded to `step` included in its strides.
+
+    Raises:
+        InputError: Empty, of an encoding that is not plain, or with a step or size that does not fit.
+    """
+    if message.encoding not in PLAIN_ENCODINGS:
+        raise InputError(f"{what}: expected encoding {', '.join(PLAIN_ENCODINGS)}, got {message.encoding!r}")
+    dtype, channels = PLAIN_ENCODINGS[message.encoding]
+    height, width, step = message.height, message.width, message.step
+    item = np.dtype(dtype).itemsize
+    _check_layout(message, what, width * channels * item)
+    if message.is_bigendian and item > 1:
+        raise InputError(f"{what}: expected little-endian {message.encoding}, got big-endian")
+    flat = np.frombuffer(message.data, np.uint8)[: height * step]
+    rows = flat.reshape(height, step)[:, : width * channels * item].view(dtype)
+    return rows if channels == 1 else rows.reshape(height, width, channels)
+
+
+def colour_or_grey(message: Image, what: str) -> Image:
+    """The image itself if it is rgb8, bgr8 or mono8, else its conversion to rgb8 (mono16: mono8) by cv_bridge.
+
+    Raises:
+        InputError: Empty, of an encoding that no camera sends, or with a step or size that does not fit.
+    """
+    if message.encoding in ("rgb8", "bgr8", "mono8"):
+        image_array(message, what)
+        return message
+    if message.encoding not in CONVERTED_ENCODINGS:
+        known = ", ".join(["rgb8", "bgr8", "mono8", *CONVERTED_ENCODINGS])
+        raise InputError(f"{what}: expected encoding {known}, got {message.encoding!r}")
+    _check_layout(message, what, message.width)
+    target = "mono8" if message.encoding == "mono16" else "rgb8"
+    try:
+        array = _BRIDGE.imgmsg_to_cv2(message, target)
+    except (CvBridgeError, ValueError, TypeError) as error:
+        raise InputError(f"{what}: {message.encoding} cannot be converted to {target}: {error}") from error
+    return image_message(array, target, message.header)
+
+
+def grey_array(message: Image) -> NDArray[np.float32]:
+    """The encoded luma of an rgb8, bgr8 or mono8 image, (H, W) float32 in [0, 1], as colorization takes it."""
+    array = image_array(message, "image")
+    if array.ndim == 3:
+        code = cv2.COLOR_BGR2GRAY if message.encoding == "bgr8" else cv2.COLOR_RGB2GRAY
+        array = cv2.cvtColor(array, code)
+    return array.astype(np.float32) * np.float32(1.0 / 255.0)
+
+
+def image_message(array: NDArray[Any], encoding: str, header: Header) -> Image:
+    """An image message of an array (H, W) or (H, W, C)."""
+    array = np.ascontiguousarray(array)
+    message = Image(header=header, height=array.shape[0], width=array.shape[1], encoding=encoding)
+    message.step = array.strides[0]
+    message.data.frombytes(array.reshape(-1).view(np.uint8))
+    return message
+
+
+def camera_from_info(info: CameraInfo, shape: tuple[int, ...]) -> Camera:
+    """The camera of a CameraInfo, for images of `shape` (height, width).
+
+    Raises:
+        InputError: It is all zeros (not calibrated), or of another size.
+    """
+    if (info.height, info.width) != tuple(shape[:2]):
+        raise InputError(f"camera_info: expected {shape[1]}x{shape[0]} as the image, got {info.width}x{info.height}")
+    K = info.k
+    if not (K[0] > 0 and K[4] > 0):
+        raise InputError(f"camera_info: expected positive focal lengths, got fx={K[0]:g}, fy={K[4]:g} (not calibrated)")
+    return Camera(
+        width=info.width,
+        height=info.height,
+        fx=float(K[0]),
+        fy=float(K[4]),
+        cx=float(K[2]),
+        cy=float(K[5]),
+        distortion=tuple(float(d) for d in info.d),
+        distortion_model=info.distortion_model or "plumb_bob",
+    )
+
+
+def info_from_camera(camera: Camera, header: Header) -> CameraInfo:
+    """The CameraInfo of a camera."""
+    info = CameraInfo(header=header, height=camera.height, width=camera.width)
+    info.distortion_model = camera.distortion_model
+    info.d = list(camera.distortion) or [0.0] * 5
+    info.k = camera.matrix.reshape(-1).tolist()
+    info.r = np.eye(3).reshape(-1).tolist()
+    info.p = np.hstack([camera.matrix, np.zeros((3, 1))]).reshape(-1).tolist()
+    return info
+
+
+def lens_message(lens: Lens) -> LensInfo:
+    """A lens as message."""
+    return LensInfo(**{name: getattr(lens, name) for name in LensInfo.get_fields_and_field_types()})
+
+
+def lens_from_message(message: LensInfo) -> Lens:
+    """The lens of a message.
+
+    Raises:
+        InputError: A field is missing (zero) or out of range.
+    """
+    return Lens(**{name: getattr(message, name) for name in LensInfo.get_fields_and_field_types()})
+
+
+def report_from_message(message: ApertureState) -> ApertureReport:
+    """The aperture report of a message.
+
+    Raises:
+        InputError: The index is neither shallow nor deep, or it settled before it began.
+    """
+    if message.index not in (Aperture.SHALLOW, Aperture.DEEP):
+        raise InputError(f"aperture/state: expected index 0 (shallow) or 1 (deep), got {message.index}")
+    start, settled = nanoseconds(message.transition_start), nanoseconds(message.settled_at)
+    if settled < start:
+        raise InputError(f"aperture/state: expected settled_at after transition_start, got {start - settled} ns before it")
+    return ApertureReport(
+        Aperture(message.index), start, settled, nanoseconds(message.header.stamp), message.transitions, message.fault
+    )
+
+
+def report_message(report: ApertureReport, f_number: float, mode: Mode, frame_id: str) -> ApertureState:
+    """An aperture report as message."""
+    message = ApertureState(
+        index=int(report.aperture),
+        f_number=f_number if math.isfinite(f_number) else 0.0,
+        transition_start=time_message(report.transition_start),
+        settled_at=time_message(report.settled_at),
+        mode=int(mode),
+        transitions=report.transitions,
+        fault=report.fault,
+    )
+    message.header.stamp = time_message(report.known_until)
+    message.header.frame_id = frame_id
+    return message
+
+
+def _check_layout(message: Image, what: str, row_bytes: int) -> None:
+    if message.height == 0 or message.width == 0:
+        raise InputError(f"{what}: expected an image, got an empty one ({message.width}x{message.height})")
+    if message.step < row_bytes:
+        raise InputError(
+            f"{what}: expected a step of {row_bytes} bytes or more for {message.width} {message.encoding} pixels, "
+            f"got {message.step}"
+        )
+    if len(message.data) < message.height * message.step:
+        raise InputError(
+            f"{what}: expected {message.height} rows of {message.step} bytes, got {len(message.data)} bytes in all"
+        )

@@ -1,0 +1,150 @@
+"""The depth node: metric depth of each pair, with its confidence.
+
+Takes `pair`; publishes `depth/image_rect` (32FC1 metres), `depth/confidence` (32FC1 in [0, 1]), `depth/camera_info`,
+`depth/points` (organised xyzrgb) and `depth/preview` (rgb8), each with the pair's stamp and only where someone listens.
+The newest pair wins: one that waits when a newer one comes is dropped as superseded.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from dfd_msgs.msg import ImagePair
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+
+from dfd_ros.errors import InputError
+from dfd_ros.nodes.base import DfdNode, run, subscriber_qos
+from dfd_ros.nodes.clouds import coloured_cloud
+from dfd_ros.nodes.convert import camera_from_info, image_array, image_message, lens_from_message, nanoseconds
+from dfd_ros.nodes.parameters import parameter
+from dfd_ros.nodes.worker import LatestWorker
+from dfd_ros.optics.estimate import DepthEstimate, EstimatorSettings, WhitenedProjection
+from dfd_ros.optics.lens import Lens
+from dfd_ros.tone import linear_grey
+
+@dataclass(frozen=True)
+class DepthParameters:
+    backend: str = parameter(
+        "auto", "what estimates depth; auto takes the best there is and says which", choices=("auto", "classical")
+    )
+    hypotheses: int = parameter(24, "blur hypotheses of the classical estimator", minimum=4, maximum=128)
+    window: int = parameter(15, "over which the classical estimator gathers evidence", unit="px", minimum=3, maximum=99)
+    min_confidence: float = parameter(
+        0.0, "depth below it is published as NaN (unknown)", minimum=0.0, maximum=1.0, live=True
+    )
+    threads: int = parameter(1, "of the classical estimator", minimum=1, maximum=64)
+
+
+class DepthNode(DfdNode[DepthParameters]):
+    """See the module."""
+
+    def __init__(self, **arguments: object) -> None:
+        super().__init__("depth", DepthParameters, **arguments)
+
+    def configure(self) -> None:
+        p = self.parameters
+        self._settings = EstimatorSettings(hypotheses=p.hypotheses, window=p.window, threads=p.threads)
+        self._estimator: WhitenedProjection | None = None
+        self._estimator_lens: Lens | None = None
+        self._next_sequence: int | None = None
+        asked = "asked for" if p.backend == "classical" else "chosen by auto: no trained network is installed"
+        self.get_logger().info(f"back end classical (whitened projection), {asked}")
+
+    def activate(self) -> None:
+        self._depth = self.advertise(Image, "depth/image_rect")
+        self._confidence = self.advertise(Image, "depth/confidence")
+        self._camera_info = self.advertise(CameraInfo, "depth/camera_info")
+        self._points = self.advertise(PointCloud2, "depth/points")
+        self._preview = self.advertise(Image, "depth/preview")
+        self._worker: LatestWorker[ImagePair] = LatestWorker(
+            self._answer, lambda pair: self.diagnostics.drop("superseded"), "depth"
+        )
+        self.subscribe(ImagePair, "pair", self._on_pair, subscriber_qos())
+
+    def deactivate(self) -> None:
+        self._worker.stop()
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until every pair that came is answered; False after `timeout` seconds."""
+        return self._worker.drain(timeout)
+
+    def _on_pair(self, pair: ImagePair) -> None:
+        self.diagnostics.count("received")
+        missed = pair.sequence - self._next_sequence if self._next_sequence is not None else 0
+        if missed > 0:
+            self.diagnostics.drop("lost_in_transport", "the pair's sequence skipped: pairs were lost on the way", missed)
+        self._next_sequence = pair.sequence + 1
+        self._worker.put(pair)
+
+    def _answer(self, pair: ImagePair) -> None:
+        start = time.perf_counter()
+        try:
+            shallow, deep = image_array(pair.shallow, "pair.shallow"), image_array(pair.deep, "pair.deep")
+            if shallow.shape != deep.shape:
+                raise InputError(f"pair: expected two images of one size, got {shallow.shape} and {deep.shape}")
+            if deep.dtype != np.uint8:
+                raise InputError(f"pair: expected 8-bit images, got {pair.deep.encoding}")
+            estimator = self._estimator_for(lens_from_message(pair.lens), deep.shape[:2])
+            estimate = estimator.estimate(linear_grey(shallow, pair.gamma), linear_grey(deep, pair.gamma))
+        except InputError as error:
+            self.diagnostics.drop("bad_pair", str(error))
+            return
+        self.diagnostics.timing("estimate", time.perf_counter() - start)
+        self._publish(pair, deep, estimate)
+        self.diagnostics.count("answered")
+        age = self.get_clock().now().nanoseconds - nanoseconds(pair.header.stamp)
+        self.diagnostics.timing("latency", 1e-9 * age)
+
+    def _estimator_for(self, lens: Lens, shape: tuple[int, int]) -> WhitenedProjection:
+        """The estimator of this lens and size, made anew when either changes."""
+        if self._estimator is None or self._estimator.shape != shape or _differ(lens, self._estimator_lens):
+            self._estimator = WhitenedProjection(lens, shape, self._settings)
+            self._estimator_lens = lens
+            self.get_logger().info(lens.describe())
+        return self._estimator
+
+    def _publish(self, pair: ImagePair, deep: NDArray[np.uint8], estimate: DepthEstimate) -> None:
+        header = pair.header
+        depth = estimate.depth
+        if self.parameters.min_confidence > 0.0:
+            depth = np.where(estimate.confidence >= self.parameters.min_confidence, depth, np.float32(np.nan))
+        if self._confidence.get_subscription_count():
+            self._confidence.publish(image_message(estimate.confidence, "32FC1", header))
+        if self._camera_info.get_subscription_count():
+            self._camera_info.publish(pair.camera_info)
+        if self._preview.get_subscription_count():
+            self._preview.publish(image_message(colour_depth(depth, lens_from_message(pair.lens)), "rgb8", header))
+        if self._points.get_subscription_count():
+            try:
+                camera = camera_from_info(pair.camera_info, depth.shape)
+                self._points.publish(coloured_cloud(depth, camera.rays(), deep, pair.deep.encoding, header))
+            except InputError as error:
+                # The pair is answered all the same: depth needs no calibrated camera, points do.
+                self.diagnostics.count("points_uncalibrated")
+                self.diagnostics.value("points", str(error))
+        # Last, so that who has the depth can have the rest.
+        self._depth.publish(image_message(depth, "32FC1", header))
+
+
+def colour_depth(depth: NDArray[np.float32], lens: Lens) -> NDArray[np.uint8]:
+    """Depth as RGB, near red and far blue, even in inverse depth; unknown is black."""
+    near, far = 1.0 / lens.min_depth, 1.0 / lens.max_depth
+    with np.errstate(divide="ignore", invalid="ignore"):
+        level = (1.0 / depth - far) * (255.0 / (near - far))
+    known = np.isfinite(level)
+    level8 = np.where(known, np.clip(level, 0.0, 255.0), 0.0).astype(np.uint8)
+    colours = cv2.applyColorMap(level8, cv2.COLORMAP_TURBO)[..., ::-1]
+    return np.where(known[..., None], colours, np.uint8(0))
+
+
+def _differ(lens: Lens, other: Lens | None) -> bool:
+    """Whether two lenses differ (NaN, a value not known, equals NaN)."""
+    return repr(lens) != repr(other)
+
+
+def main() -> None:
+    run(DepthNode)
