@@ -11,6 +11,20 @@ from dfd_ros.errors import InputError
 PROFILE_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
 
 
+def package_share(package: str) -> Path:
+    """share/<package> of the prefix it is installed in: those of AMENT_PREFIX_PATH, else this Python's own.
+
+    Raises:
+        InputError: It is installed in none.
+    """
+    prefixes = [prefix for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    places = [Path(prefix) / "share" / package for prefix in (*prefixes, sys.prefix)]
+    for place in places:
+        if (place / "package.xml").is_file():
+            return place
+    raise InputError(f"package {package}: expected it to be installed, found none of {', '.join(map(str, places))}")
+
+
 def share_folder() -> Path:
     """The folder that holds config/ and launch/: the checkout's, or share/dfd_ros of the installation's prefix.
 
@@ -18,12 +32,9 @@ def share_folder() -> Path:
         InputError: Neither is there.
     """
     checkout = Path(__file__).resolve().parents[1]
-    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
-    places = [checkout, *(Path(prefix) / "share" / "dfd_ros" for prefix in prefixes if prefix)]
-    for place in places:
-        if (place / "package.xml").is_file() and (place / "config").is_dir():
-            return place
-    raise InputError(f"dfd_ros's share folder: expected config/ in one of {', '.join(map(str, places))}, found none")
+    if (checkout / "package.xml").is_file() and (checkout / "config").is_dir():
+        return checkout
+    return package_share("dfd_ros")
 
 
 def config_file(name: str) -> Path:

@@ -5,13 +5,18 @@ The graph is plain data, importable without ROS; the launch files read it, and `
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+import yaml
 
 from dfd_ros.data.sources import detect
 from dfd_ros.errors import InputError
@@ -55,6 +60,7 @@ PAIR = NodeSpec("pair", "pair_node", "dfd_ros.nodes.pair_node:PairNode")
 LIDAR_DEPTH = NodeSpec("lidar_depth", "lidar_depth_node", "dfd_ros.nodes.lidar_depth_node:LidarDepthNode")
 DEPTH = NodeSpec("depth", "depth_node", "dfd_ros.nodes.depth_node:DepthNode")
 RECORD = NodeSpec("record", "record_node", "dfd_ros.nodes.record_node:RecordNode")
+ALL_NODES = (RECORD, DEPTH, LIDAR_DEPTH, PAIR, APERTURE, SIM, REPLAY)
 
 
 def graph(source: str, driver: str = "sim", lens_file: str = "") -> list[NodeSpec]:
@@ -190,3 +196,36 @@ class _Spinner:
     def _spin(self) -> None:
         while not self._stopping.is_set():
             self._executor.spin_once(timeout_sec=0.5)
+
+
+def main() -> None:
+    """Run a composition until SIGINT or SIGTERM: what the launch files start with composed:=true."""
+    parser = argparse.ArgumentParser(description="Run nodes of dfd_ros in one process.")
+    parser.add_argument("--nodes", nargs="+", required=True, choices=[spec.name for spec in ALL_NODES])
+    parser.add_argument("--set", action="append", default=[], metavar="NODE.PARAMETER=VALUE", dest="settings")
+    parser.add_argument("--namespace", default=DEFAULT_NAMESPACE)
+    parser.add_argument("--params-file", default=DEFAULT_PARAMETERS)
+    parser.add_argument("--log-level", default="info")
+    # launch ends every node's command with ROS arguments of its own, here none
+    words = sys.argv[1 : sys.argv.index("--ros-args")] if "--ros-args" in sys.argv else sys.argv[1:]
+    options = parser.parse_args(words)
+    by_name = {spec.name: spec for spec in ALL_NODES}
+    specs = {name: by_name[name] for name in options.nodes}
+    for setting in options.settings:
+        name, _, assignment = setting.partition(".")
+        key, _, value = assignment.partition("=")
+        specs[name] = specs[name].with_parameters(**{key: yaml.safe_load(value)})
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    composition = Composition(
+        list(specs.values()),
+        namespace=options.namespace,
+        parameter_files=[options.params_file],
+        log_level=options.log_level,
+    )
+    try:
+        with composition:
+            stopping.wait()
+    except InputError as error:
+        sys.exit(str(error))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mcap.records import Schema
     from rosbags.typesys.store import Typestore
 
+METADATA = "metadata.yaml"
 STORAGE_SUFFIXES = (".mcap", ".db3")
 # What rosbags raises on files that are damaged in ways it does not look for.
 DAMAGE = (AnyReaderError, ReaderError, TypesysError, AssertionError, EOFError, KeyError, OSError, TypeError, ValueError)
@@ -184,13 +185,13 @@ class _CutBag:
 
 def _open_bag(path: Path, files: list[Path]) -> _WholeBag | _CutBag:
     """The bag by its metadata.yaml, else by the index in its files, else by scanning them."""
-    sources = [[path], files] if (path / "metadata.yaml").is_file() else [files]
-    for source in sources:
+    sources = [[path], files] if (path / METADATA).is_file() else [files]
+    for source in filter(None, sources):
         try:
             return _WholeBag(source)
         except DAMAGE as error:
             damage = error
-    if any(file.suffix != ".mcap" for file in files):
+    if {file.suffix for file in files} != {".mcap"}:
         raise InputError(f"bag {path}: cannot be read ({_first_line(damage)})") from damage
     return _CutBag(files, path)
 
@@ -199,7 +200,7 @@ def _storage_files(path: Path) -> list[Path]:
     """The storage files of a bag, in their order of recording."""
     if path.is_dir():
         files = sorted((f for s in STORAGE_SUFFIXES for f in path.glob(f"*{s}")), key=_split_number)
-        if not files:
+        if not files and not (path / METADATA).is_file():
             raise InputError(f"bag {path}: expected a folder with .mcap or .db3 files, got a folder without")
     elif path.is_file():
         if path.suffix not in STORAGE_SUFFIXES:

@@ -125,7 +125,9 @@ def _read_matrices(path: Path) -> dict[str, NDArray[np.float64]]:
     except OSError as error:
         raise InputError(f"calibration {path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"calibration {path}: expected lines of `key: numbers`, got bytes that are not text") from error
+        raise InputError(
+            f"calibration {path}: expected lines of `key: numbers`, got bytes that are not text"
+        ) from error
     entries = dict(line.split(":", 1) for line in lines if ":" in line)
     matrices = {}
     for key, shape in _MATRICES.items():
@@ -136,6 +138,8 @@ def _read_matrices(path: Path) -> dict[str, NDArray[np.float64]]:
         except ValueError as error:
             raise InputError(f"calibration {path}: {key} must hold numbers, got {entries[key].strip()!r}") from error
         if numbers.size != shape[0] * shape[1] or not np.isfinite(numbers).all():
-            raise InputError(f"calibration {path}: {key} must hold {shape[0]}x{shape[1]} finite numbers, got {numbers.size}")
+            raise InputError(
+                f"calibration {path}: {key} must hold {shape[0]}x{shape[1]} finite numbers, got {numbers.size}"
+            )
         matrices[key] = numbers.reshape(shape)
     return matrices

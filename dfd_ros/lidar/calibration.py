@@ -1,10 +1,10 @@
 """The extrinsics file: where the LiDAR sits relative to the camera.
 
-    camera_frame: camera_optical_frame
-    lidar_frame: lidar
-    camera_from_lidar:
-      translation: [x, y, z]        # the LiDAR's origin in the camera's optical frame, metres
-      quaternion: [x, y, z, w]      # of unit length
+camera_frame: camera_optical_frame
+lidar_frame: lidar
+camera_from_lidar:
+  translation: [x, y, z]        # the LiDAR's origin in the camera's optical frame, metres
+  quaternion: [x, y, z, w]      # of unit length
 """
 
 from __future__ import annotations

@@ -138,6 +138,6 @@ def _project(points, rotation, translation, intrinsics, k, is_equidistant, max_r
         if not (-0.5 <= u < width - 0.5 and -0.5 <= v < height - 0.5):
             continue
         in_view += 1
-        column, row = int(math.floor(u + 0.5)), int(math.floor(v + 0.5))
+        column, row = math.floor(u + 0.5), math.floor(v + 0.5)
         depth[row, column] = min(depth[row, column], np.float32(z))
     return in_view

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -142,6 +143,10 @@ class DfdNode(_Equipped[Parameters], LifecycleNode):
         except InputError as error:
             self.get_logger().error(f"not {what}: {error}")
             return TransitionCallbackReturn.FAILURE
+        except Exception:
+            # rclpy turns it into the state "error processing" without a word
+            self.get_logger().fatal(f"not {what}: {traceback.format_exc()}")
+            raise
         return TransitionCallbackReturn.SUCCESS
 
     def _stop(self) -> None:

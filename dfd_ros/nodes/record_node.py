@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from dfd_ros.data.bags import BagWriter, OfferedQos, RecordingError
 from dfd_ros.errors import InputError
 from dfd_ros.nodes.base import DfdNode, run
 from dfd_ros.nodes.parameters import parameter
+from dfd_ros.share import package_share
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class RecordNode(DfdNode[RecordParameters]):
             raise InputError(f"parameter bag: expected the name of a new folder, got {self._path}, which exists")
 
     def activate(self) -> None:
-        self._writer = BagWriter(self._path, [_message_folder("dfd_msgs")])
+        self._writer = BagWriter(self._path, [package_share("dfd_msgs") / "msg"])
         self._topics_seen: set[str] = set()
         self._waiting_bytes = 0
         self._lock = threading.Lock()
@@ -147,14 +147,6 @@ class RecordNode(DfdNode[RecordParameters]):
                 failed = True
                 self.diagnostics.fault(f"recording stopped: {error}")
                 self.diagnostics.drop("not_recorded")
-
-
-def _message_folder(package: str) -> Path:
-    """The .msg files of an installed package."""
-    try:
-        return Path(get_package_share_directory(package)) / "msg"
-    except PackageNotFoundError as error:
-        raise InputError(f"package {package}: expected it to be installed, found it nowhere") from error
 
 
 def _message_type(name: str) -> type[Any]:

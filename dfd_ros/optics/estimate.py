@@ -24,6 +24,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
+from scipy.special import ndtr
 
 from dfd_ros.errors import InputError
 from dfd_ros.optics.lens import Lens
@@ -36,9 +37,18 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of R, G and B in the grey image (ITU-R BT.601)."""
 HYPOTHESIS_STRETCH = 12.0
 """CoC at which the spacing of the hypotheses has doubled, pixels: wide blur is only known coarsely."""
-LABEL_STEP = 0.3
+LABEL_STEP = 0.25
 """Smallest spacing of labels, pixels of CoC."""
-MAX_LABELS = 48
+MAX_LABELS = 56
+"""Time grows with the labels; where the range needs more the step widens."""
+MODE_WIDTH = 0.8
+"""Half the width of a mode of the posterior, pixels of CoC."""
+MAX_DRIFT = 0.3
+"""Largest probability of drifting by one label each way: three labels cannot carry more."""
+COC_ERROR = 0.1
+"""Error of a CoC measured on good texture, pixels (standard deviation)."""
+PRIOR_FLOOR = 1e-3
+"""Prior density, metres per ln metre, that no label falls below."""
 OUTLIER_FLOOR = 1e-4
 """Likelihood that no label falls below, against what the model does not know (occlusion, highlights, motion)."""
 
@@ -62,12 +72,12 @@ class EstimatorSettings:
     """
 
     hypotheses: int = 16
-    window: float = 6.0
+    window: float = 4.0
     noise: float = 0.004
-    evidence: float = 0.1
-    drift: float = 0.15
-    rise: float = 0.03
-    jump: tuple[float, float] = (0.002, 0.1)
+    evidence: float = 0.05
+    drift: float = 0.2
+    rise: float = 0.015
+    jump: tuple[float, float] = (0.02, 0.2)
     edge_contrast: float = 0.06
     tolerance: float = 0.1
     threads: int = 1
@@ -89,10 +99,6 @@ class DepthEstimate:
 
     depth: Image
     confidence: Image
-
-
-class Lineariser:
-    pass
 
 
 def linearise(image: NDArray[np.uint8], gamma: float = 2.2, gain: float = 1.0) -> Image:
@@ -126,14 +132,17 @@ class WhitenedProjectionEstimator:
         count = int(np.clip(math.ceil((last - first) / LABEL_STEP), 3, MAX_LABELS - 1)) + 1
         self.labels = np.linspace(first, last, count)
         self._label_depth = lens.focus_distance / (1.0 - self.labels / self._kappa)
-        cocs = _hypotheses(float(np.abs(self.labels).max()), settings.hypotheses)
+        label_cocs = np.hypot(self.labels, lens.focus_blur)
+        cocs = _hypotheses(float(label_cocs.max()), settings.hypotheses)
         self._projection = WhitenedProjection(shape, cocs, lens.f_number_ratio, lens.psf, settings.window, settings.threads)
         # Log likelihoods are smooth in the CoC: labels take theirs by cubic splines, one matrix for all cells.
-        self._to_labels = CubicSpline(cocs, np.eye(len(cocs)))(np.abs(self.labels)).astype(np.float32)
+        self._to_labels = CubicSpline(cocs, np.eye(len(cocs)))(label_cocs).astype(np.float32)
         grid = self._projection.grid
         self._evidence = np.empty((*grid, count), np.float32)
         self._marginals = CombMarginals((*grid, count))
         self._prior = self._label_prior(grid[0])
+        self._reach = max(1, round(MODE_WIDTH / (self.labels[1] - self.labels[0])))
+        self._drift = self._drift_probabilities()
         self._vouched = self._tolerance_bands()
         self._signed_coc, self._cell_confidence = np.empty(grid, np.float32), np.empty(grid, np.float32)
 
@@ -147,21 +156,15 @@ class WhitenedProjectionEstimator:
         energies, usable = self._projection(shallow, deep)
         self._likelihoods(energies, usable)
         guide = cv2.sqrt(cv2.resize(deep, self._evidence.shape[1::-1], interpolation=cv2.INTER_AREA))
-        step = self.labels[1] - self.labels[0]
-        spread, slope = 0.5 * (settings.drift / step) ** 2, settings.rise / step
-        # Going down the image the signed CoC falls by `rise` on average.
-        upward = max(spread, 0.5 * slope)
         posterior = self._marginals(
             self._evidence,
             self._prior,
             self._jump_probability(guide, axis=1),
             self._jump_probability(guide, axis=0),
-            min(spread, 0.3),
-            min(upward - 0.5 * slope, 0.3),
-            min(upward + 0.5 * slope, 0.3),
+            *self._drift,
         )
         _read_out(
-            posterior, self.labels.astype(np.float32), self._vouched, max(1, round(0.8 / step)), self._signed_coc,
+            posterior, self.labels.astype(np.float32), self._vouched, self._reach, self._signed_coc,
             self._cell_confidence,
         )  # fmt: skip
         coc, confidence = np.empty(self.shape, np.float32), np.empty(self.shape, np.float32)
@@ -191,26 +194,33 @@ class WhitenedProjectionEstimator:
         return low + (high - low) * -np.expm1(-0.5 * (contrast / np.float32(self.settings.edge_contrast)) ** 2)
 
     def _label_prior(self, rows: int) -> Image:
-        """Prior of each label in each row of the grid, (rows, K): uniform in ln depth, or the lens file's log-normal."""
-        log_depth = np.log(self._label_depth)
-        # Labels are uniform in 1/z, so a density in ln z weighs them by z.
-        weight = np.tile(self._label_depth, (rows, 1))
-        if math.isfinite(self.lens.prior_depth) and math.isfinite(self.lens.prior_log_sigma):
+        """Prior of each label in each row of the grid, (rows, K): the lens file's log-normal, else uniform in 1/z."""
+        lens = self.lens
+        weight = np.ones((rows, len(self.labels)))
+        if math.isfinite(lens.prior_depth) and math.isfinite(lens.prior_log_sigma):
             height = 0.5 - (np.arange(rows) + 0.5) / rows
-            centre = math.log(self.lens.prior_depth) + self.lens.prior_log_slope * height[:, None]
-            weight = weight * np.exp(-0.5 * ((log_depth - centre) / self.lens.prior_log_sigma) ** 2) + 1e-6
+            centre = math.log(lens.prior_depth) + lens.prior_log_slope * height[:, None]
+            deviation = (np.log(self._label_depth) - centre) / lens.prior_log_sigma
+            # A density in ln z, on labels uniform in 1/z, weighs them by z.
+            weight = self._label_depth * np.exp(-0.5 * deviation**2) + PRIOR_FLOOR
         return (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
 
+    def _drift_probabilities(self) -> tuple[float, float, float]:
+        """Of drifting by a label: sideways (each way), and going down a row rising and falling."""
+        step = self.labels[1] - self.labels[0]
+        spread = min(0.5 * (self.settings.drift / step) ** 2, MAX_DRIFT)
+        slope = min(0.5 * self.settings.rise / step, spread)
+        return spread, spread - slope, spread + slope
+
     def _tolerance_bands(self) -> Image:
-        """(K, K): share of label j's CoC interval that lies within the tolerance of the depth of label i."""
-        step, tolerance = self.labels[1] - self.labels[0], 1.0 + self.settings.tolerance
+        """(K, K): probability that label j, known to the lens's and COC_ERROR's accuracy, is within the tolerance of i."""
+        blur = math.hypot(self.lens.coc_uncertainty, COC_ERROR)
         low, high = (
             self._kappa * (1.0 - self.lens.focus_distance / (self._label_depth * factor))
-            for factor in (1.0 / tolerance, tolerance)
+            for factor in (1.0 / (1.0 + self.settings.tolerance), 1.0 + self.settings.tolerance)
         )
-        top = np.minimum(self.labels[None] + 0.5 * step, high[:, None])
-        bottom = np.maximum(self.labels[None] - 0.5 * step, low[:, None])
-        return np.clip((top - bottom) / step, 0.0, 1.0).astype(np.float32)
+        above = ndtr((high[:, None] - self.labels[None]) / blur)
+        return (above - ndtr((low[:, None] - self.labels[None]) / blur)).astype(np.float32)
 
 
 def _hypotheses(largest: float, count: int) -> NDArray[np.float64]:
@@ -241,11 +251,12 @@ def _read_out(posterior, labels, vouched, reach, coc, confidence):  # type: igno
                 mean += p[j] * labels[j]
             mean /= max(mass, np.float32(1e-20))
             coc[y, x] = mean
-            near = int(round((mean - labels[0]) / (labels[1] - labels[0])))
-            near = min(max(near, 0), count - 1)
+            position = (mean - labels[0]) / (labels[1] - labels[0])
+            near = min(max(int(position), 0), count - 2)
+            part = np.float32(position - near)
             total = np.float32(0.0)
             for j in range(count):
-                total += vouched[near, j] * p[j]
+                total += ((np.float32(1.0) - part) * vouched[near, j] + part * vouched[near + 1, j]) * p[j]
             confidence[y, x] = min(total, np.float32(1.0))
 
 

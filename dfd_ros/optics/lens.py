@@ -38,6 +38,8 @@ class Lens:
         psf: `disk` or `gaussian` (standard deviation CoC/4, the disk's own).
         focal_length, pixel_pitch: Metres; NaN where not known (a calibrated lens needs neither).
         coc_uncertainty: Standard deviation of the CoC model, pixels (0 for an ideal lens).
+        focus_blur: CoC that the shallow image keeps in the plane of focus beyond the deep one's (aberrations), pixels;
+            it adds in quadrature. `coc` and `depth` are the thin lens's and leave it out.
         prior_depth, prior_log_sigma: What depths to expect where the image does not tell: median (metres) of a
             log-normal distribution and its standard deviation in ln depth; NaN where not known.
         prior_log_slope: ln of how much farther the top row of the image is expected to be than the bottom row.
@@ -54,6 +56,7 @@ class Lens:
     focal_length: float = math.nan
     pixel_pitch: float = math.nan
     coc_uncertainty: float = 0.0
+    focus_blur: float = 0.0
     prior_depth: float = math.nan
     prior_log_sigma: float = math.nan
     prior_log_slope: float = 0.0

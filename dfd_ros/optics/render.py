@@ -71,11 +71,12 @@ def render_defocus(
         for f_number in f_numbers:
             coc = defocus * np.float32(lens.coc_scale / f_number)
             table = kernel_table(float(coc.max()), lens.psf)
+            index = table.index(coc)
             picture = np.empty_like(image)
             jobs = [
                 pool.submit(
                     _render_rows,
-                    *(top, min(top + _STRIP_ROWS, len(image)), image, table.index(coc), table.weights, table.radius),
+                    *(top, min(top + _STRIP_ROWS, len(image)), image, index, table.weights, table.radius),
                     *(layers.bounds, layers.extension, layers.rows, layers.columns, layers.sources, picture),
                 )
                 for top in range(0, len(image), _STRIP_ROWS)
@@ -186,7 +187,7 @@ def _render_rows(  # type: ignore[no-untyped-def]
         coverage = np.zeros((height, width), np.float32)
         for j in range(first, last):
             for x in range(left, right):
-                coverage[j, x] = min(spread[j, x + reach, 3], np.float32(1.0))
+                coverage[j, x] = min(max(spread[j, x + reach, 3], np.float32(0.0)), np.float32(1.0))
         _spread_samples(
             *(spread, touched, extension[k], bounds[k + 1], top, bottom, colours, kernels),
             *(weights, radius, rows, columns, sources),
@@ -203,9 +204,9 @@ def _render_rows(  # type: ignore[no-untyped-def]
         covered = coverage
     for j in range(height):
         for x in range(width):
-            scale = np.float32(1.0) / max(total[j, x, 3], np.float32(1e-6))
+            scale = np.float32(1.0) / max(total[j, x, 3], np.float32(1e-3))
             for c in range(3):
-                picture[top + j, x, c] = total[j, x, c] * scale
+                picture[top + j, x, c] = max(total[j, x, c] * scale, np.float32(0.0))
 
 
 @njit(cache=True, nogil=True, fastmath=True)

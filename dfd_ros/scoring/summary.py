@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,13 @@ DEPTH, CONFIDENCE, PAIR = "depth/image_rect", "depth/confidence", "pair"
 TRUTH, OBJECTS = "ground_truth/depth", "ground_truth/objects"
 LIDAR_DEPTH, LIDAR_POINTS = "lidar/depth", "lidar/sparse_depth"
 DIAGNOSTICS = "diagnostics"
-STAMPED = (DEPTH, CONFIDENCE, PAIR, TRUTH, OBJECTS, LIDAR_DEPTH, LIDAR_POINTS)
+IMAGE_TYPE = "sensor_msgs/msg/Image"
+TYPES = {
+    **dict.fromkeys((DEPTH, CONFIDENCE, TRUTH, LIDAR_DEPTH, LIDAR_POINTS), IMAGE_TYPE),
+    PAIR: "dfd_msgs/msg/ImagePair",
+    OBJECTS: "dfd_msgs/msg/ObjectBoxes",
+    DIAGNOSTICS: "diagnostic_msgs/msg/DiagnosticArray",
+}
 DROPPED = "dropped/"  # prefix of the diagnostics' keys that count dropped work by cause
 FAR_PERCENTILE = 99.0  # of the truth: how far a scene reaches
 
@@ -131,7 +137,7 @@ def summarise_bag(
     if stride < 1:
         raise InputError(f"stride: expected 1 or more, got {stride}")
     with BagReader(path) as bag:
-        topics = find_topics(bag.topics, (*STAMPED, DIAGNOSTICS), namespace)
+        topics = find_topics(bag.topics, TYPES, namespace)
         survey = _survey(bag, topics)
         depth_stamps = survey.stamps[DEPTH]
         reference = next((name for name in (TRUTH, LIDAR_POINTS) if survey.stamps[name]), None)
@@ -162,23 +168,29 @@ def summarise_bag(
         )
 
 
-def find_topics(recorded: Iterable[str], names: Iterable[str], namespace: str | None = None) -> dict[str, str]:
+def find_topics(recorded: Mapping[str, str], names: Iterable[str], namespace: str | None = None) -> dict[str, str]:
     """The recorded topic for each relative name that was recorded, under whatever namespace.
 
+    Args:
+        recorded: Type by topic.
+        names: Keys of `TYPES`.
+        namespace: Where to look; everywhere if None.
+
     Raises:
-        InputError: A name was recorded under more than one namespace, and none is asked for.
+        InputError: A name was recorded under more than one namespace and none is asked for, or with another type.
     """
-    recorded = sorted(recorded)
     prefix = "/" if namespace is None else f"/{namespace.strip('/')}/"
     found: dict[str, str] = {}
     for name in names:
-        matches = [
-            t for t in recorded if f"/{t}".endswith(f"/{name}") and (t.startswith(prefix) or name == DIAGNOSTICS)
-        ]
+        matches = sorted(
+            t for t in recorded if t.endswith(f"/{name}") and (t.startswith(prefix) or name == DIAGNOSTICS)
+        )
         if len(matches) > 1:
             raise InputError(f"topic {name}: expected it once, got {', '.join(matches)}; give the camera's namespace")
-        if matches:
-            found[name] = matches[0]
+        for topic in matches:
+            if recorded[topic] != TYPES[name]:
+                raise InputError(f"topic {topic}: expected {TYPES[name]}, got {recorded[topic]}")
+            found[name] = topic
     return found
 
 
@@ -292,13 +304,19 @@ def _object_score(kind: str, number: int, means: list[tuple[float, float]]) -> O
 
 
 def _drops(values: dict[str, str]) -> dict[str, int]:
-    return {key.removeprefix(DROPPED): int(value) for key, value in values.items() if key.startswith(DROPPED)}
+    return {key.removeprefix(DROPPED): _count(values, key) for key in values if key.startswith(DROPPED)}
 
 
 def _frames(values: dict[str, str]) -> Frames:
     """What the pair node told; a frame is in one pair at most, so the pairs count the paired frames."""
-    received, pairs = (int(values[key]) if key in values else None for key in ("received", "published"))
+    received, pairs = (_count(values, key) if key in values else None for key in ("received", "published"))
     return Frames(received, None if pairs is None else 2 * pairs, _drops(values))
+
+
+def _count(values: dict[str, str], key: str) -> int:
+    if not values[key].isdecimal():
+        raise InputError(f"diagnostics, {key}: expected a count, got {values[key]!r}")
+    return int(values[key])
 
 
 def _rate(times: list[int]) -> float:

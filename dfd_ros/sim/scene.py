@@ -23,7 +23,7 @@ class SceneArrays(NamedTuple):
     """What the compiled ray caster reads; all float arrays float32.
 
     bounds (O, 6): world bounding box of each object (minimum, maximum). first_part (O + 1): parts by object.
-    kind (P,); local_from_world (P, 3, 4); first_face (P + 1); part_object (P,).
+    ball (P, 4): world centre and squared radius of each part's bounding ball. kind (P,); local_from_world (P, 3, 4); first_face (P + 1); part_object (P,).
     plane (F, 4): outward normal n and offset d, inside is n·x <= d, in the part's frame. A cylinder has unit radius
     and runs from z = −1 to 1, its faces are side, top and bottom; an ellipsoid is the unit sphere.
     texture (F,); uv (F, 2, 4): affine texture coordinates (1 = one tile); tint (F, 3); gloss (F,) in [0, 1].
@@ -33,6 +33,7 @@ class SceneArrays(NamedTuple):
 
     bounds: NDArray[np.float32]
     first_part: NDArray[np.int32]
+    ball: NDArray[np.float32]
     kind: NDArray[np.int32]
     local_from_world: NDArray[np.float32]
     first_face: NDArray[np.int32]
@@ -219,16 +220,19 @@ def compile_scene(objects: Sequence[SceneObject], atlas: Atlas, light: Light, cl
     order = np.argsort(np.linalg.norm(nearest, axis=1), kind="stable")
     parts = [(number, objects[index], part) for number, index in enumerate(order) for part in objects[index].parts]
     local_from_world = np.empty((len(parts), 3, 4))
+    ball = np.empty((len(parts), 4))
     for i, (_, thing, part) in enumerate(parts):
         world_from_local = np.eye(4)
         world_from_local[:3] = part.object_from_local
         inverse = np.linalg.inv(_placement(thing) @ world_from_local)
         local_from_world[i] = inverse[:3]
+        ball[i] = _bounding_ball(thing, part)
     faces = [(plane, uv, coat) for *_, part in parts for plane, uv, coat in zip(part.planes, part.uv, part.coats, strict=True)]
     counts = [len(objects[index].parts) for index in order]
     arrays = SceneArrays(
         bounds=bounds[order].astype(np.float32),
         first_part=np.cumsum([0, *counts]).astype(np.int32),
+        ball=ball.astype(np.float32),
         kind=np.array([part.kind for *_, part in parts], np.int32),
         local_from_world=local_from_world.astype(np.float32),
         first_face=np.cumsum([0, *(len(part.planes) for *_, part in parts)]).astype(np.int32),
@@ -262,6 +266,18 @@ def _world_corners(thing: SceneObject) -> NDArray[np.float64]:
     corners = np.concatenate([part.corners for part in thing.parts])
     matrix = _placement(thing)
     return corners @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def _bounding_ball(thing: SceneObject, part: Part) -> NDArray[np.float64]:
+    """World centre and squared radius of a ball around a part."""
+    low, high = part.corners.min(axis=0), part.corners.max(axis=0)
+    centre = part.object_from_local[:, 3] if part.kind != CONVEX else (low + high) / 2.0
+    if part.kind == ELLIPSOID:
+        radius = np.linalg.norm(part.object_from_local[:, :3], axis=0).max()
+    else:
+        radius = np.linalg.norm(part.corners - centre, axis=1).max()
+    matrix = _placement(thing)
+    return np.r_[matrix[:3, :3] @ centre + matrix[:3, 3], (1.001 * radius) ** 2]
 
 
 def _frame(axis: NDArray[np.float64]) -> NDArray[np.float64]:

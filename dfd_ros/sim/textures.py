@@ -102,7 +102,7 @@ def tile(name: str, turned: bool = False) -> NDArray[np.float32]:
     grey = cv2.resize(photograph(name).mean(axis=2), (512, 512), interpolation=cv2.INTER_AREA)
     if turned:
         grey = np.ascontiguousarray(grey.T)
-    grey = grey / cv2.GaussianBlur(grey, (0, 0), 100.0)  # even lighting
+    grey = grey / cv2.blur(grey, (255, 255), borderType=cv2.BORDER_REFLECT)  # even lighting
     # Cross-fade with the picture shifted by half its size, so that the borders meet; keep the contrast.
     ramp = np.abs(np.linspace(-1.0, 1.0, 512, dtype=np.float32))
     fade = np.clip((np.maximum(ramp[:, None], ramp[None]) - 0.6) / 0.3, 0.0, 1.0)

@@ -33,7 +33,7 @@ def _dot(a, b):
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def _hit_part(scene: SceneArrays, part, o, d, limit):
     """Distance in units of d, and the face, where a ray enters a part before `limit`; (limit, MISS) where not."""
     m = scene.local_from_world[part]
@@ -90,10 +90,11 @@ def _hit_part(scene: SceneArrays, part, o, d, limit):
     return limit, MISS
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def _nearest(scene: SceneArrays, o, d, limit, any_hit):
     """Distance (units of d), part and face of the nearest hit before `limit`, or of any; part MISS where none."""
     best, best_part, best_face = limit, MISS, MISS
+    length = _dot(d, d)
     ix = 1.0 / d[0] if abs(d[0]) > 1e-9 else 1e9
     iy = 1.0 / d[1] if abs(d[1]) > 1e-9 else 1e9
     iz = 1.0 / d[2] if abs(d[2]) > 1e-9 else 1e9
@@ -107,6 +108,12 @@ def _nearest(scene: SceneArrays, o, d, limit, any_hit):
         if enter > leave or enter >= best:
             continue
         for part in range(scene.first_part[thing], scene.first_part[thing + 1]):
+            ball = scene.ball[part]
+            cx, cy, cz = ball[0] - o[0], ball[1] - o[1], ball[2] - o[2]
+            along = cx * d[0] + cy * d[1] + cz * d[2]
+            outside = (cx * cx + cy * cy + cz * cz - ball[3]) * length
+            if outside > 0.0 and (along < 0.0 or outside > along * along):
+                continue  # the bounding ball lies behind, or the ray passes it
             t, face = _hit_part(scene, part, o, d, best)
             if face != MISS:
                 best, best_part, best_face = t, part, face
@@ -132,7 +139,7 @@ def _normal(scene: SceneArrays, part, face, x, y, z, normal):
         normal[i] *= scale
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def _sample(scene: SceneArrays, texture, u, v, level, rgb, weight):
     """Add `weight` times the bilinear sample of one mip level at (u, v), in tiles, to `rgb`."""
     start, height, width = scene.layout[texture, 0], scene.layout[texture, 1], scene.layout[texture, 2]
@@ -156,7 +163,7 @@ def _sample(scene: SceneArrays, texture, u, v, level, rgb, weight):
         rgb[c] += weight * (above * (1.0 - fy) + below * fy) * (1.0 / 65025.0)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def _filtered(scene: SceneArrays, texture, u, v, ux, vx, uy, vy, rgb):
     """Texture over the footprint with sides (ux, vx) and (uy, vy), in tiles; -> `rgb`."""
     height, width = scene.layout[texture, 1], scene.layout[texture, 2]
