@@ -66,7 +66,7 @@ def calibrate(
     """Fit a lens's blur curve c(z) = k |1 - z_f / z| to pairs with known depth, and write its lens file."""
     from rich.progress import Progress
 
-    from dfd_ros.calibration import calibrate_folder
+    from dfd_ros.data.calibration import calibrate_folder
     from dfd_ros.data.photographs import PhotographFolder
     from dfd_ros.optics.calibrate import plot_calibration
     from dfd_ros.optics.lens import save_lens

@@ -116,7 +116,7 @@ def _prepare(settings: DriveSettings, specs: list[NodeSpec], console: Console) -
 
 def _calibrate_first_half(settings: DriveSettings, console: Console) -> list[NodeSpec]:
     """Photographs whose lens nobody told: calibrate on the first half, replay the other."""
-    from dfd_ros.calibration import calibrate_folder  # matplotlib is slow to load
+    from dfd_ros.data.calibration import calibrate_folder  # matplotlib is slow to load
     from dfd_ros.optics.calibrate import plot_calibration
 
     count = len(PhotographFolder(Path(settings.source)))

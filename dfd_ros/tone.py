@@ -39,4 +39,4 @@ def _gain_table(thousandths: int, gamma: float) -> NDArray[np.uint8]:
 
 def apply_gain(image: NDArray[np.uint8], gain: float, gamma: float) -> NDArray[np.uint8]:
     """The 8-bit image as if it had been exposed `gain` times as long (to a thousandth); clips at white."""
-    return cv2.LUT(image, _gain_table(round(1000.0 * gain), gamma))  # type: ignore[return-value]
+    return cv2.LUT(image, _gain_table(round(1000.0 * gain), gamma))

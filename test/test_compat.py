@@ -1,4 +1,4 @@
-"""One contract for the ROS helper libraries: the stand-ins keep it, and so do the real libraries where they are there."""
+"""One contract for the ROS helper libraries, kept by the stand-ins and by the real libraries where they load."""
 
 import importlib
 import itertools
@@ -29,7 +29,7 @@ def implementations(standin, *names):
     """The stand-in, and the real library where all of its modules load."""
     params = [pytest.param(standin, id="stand-in")]
     try:
-        real = [importlib.import_module(name) for name in names][0]
+        real, *_ = [importlib.import_module(name) for name in names]
     except (ImportError, SystemError) as error:
         skip = pytest.mark.skip(reason=f"{names[0]} is not installed here: {error}")
         return [*params, pytest.param(None, id="real", marks=skip)]
@@ -210,9 +210,16 @@ def test_big_endian_values_come_in_the_machines_order(library, encoding):
 @with_images
 @pytest.mark.parametrize(
     ("encoding", "desired"),
-    [("mono8", "hsv8"), ("32FC1", "mono8"), ("16UC1", "mono16"), ("8UC3", "rgb8"), ("rgb8", "32FC1"), ("rgb8", "yuv422"),
-     ("bayer_rggb8", "rgba8")],
-)  # fmt: skip
+    [
+        ("mono8", "hsv8"),
+        ("32FC1", "mono8"),
+        ("16UC1", "mono16"),
+        ("8UC3", "rgb8"),
+        ("rgb8", "32FC1"),
+        ("rgb8", "yuv422"),
+        ("bayer_rggb8", "rgba8"),
+    ],
+)
 def test_what_has_no_conversion_is_refused(library, encoding, desired):
     message = image(random_pixels(np.random.default_rng(0), encoding, 4, 4), encoding)
     with pytest.raises(library.CvBridgeError):
@@ -235,19 +242,31 @@ def test_an_array_of_another_type_than_the_encoding_is_refused(library, array, e
 
 
 @with_images
-def test_short_data_and_odd_yuv_are_type_errors(library):
+def test_short_data_is_a_type_error(library):
     message = image(np.zeros((4, 4), np.uint8), "mono8")
     message.data = message.data[:-1]
     with pytest.raises(TypeError):
         library.CvBridge().imgmsg_to_cv2(message)
-    with pytest.raises(TypeError):
-        library.CvBridge().imgmsg_to_cv2(image(np.zeros((4, 5, 2), np.uint8), "yuv422"), "rgb8")
+
+
+@with_images
+@pytest.mark.parametrize(("encoding", "bare"), [("mono8", "8UC1"), ("mono16", "16UC1"), ("rgb8", "8UC3")])
+def test_a_colour_format_passes_as_its_bare_type(library, encoding, bare):
+    pixels = random_pixels(np.random.default_rng(0), encoding, 4, 6)
+    array = library.CvBridge().imgmsg_to_cv2(image(pixels, encoding), bare)
+    np.testing.assert_array_equal(array, pixels, strict=True)
+
+
+def test_yuv_of_odd_width_is_refused():
+    """Depends on the OpenCV that cv_bridge itself is linked to."""
+    with pytest.raises(images.CvBridgeError, match="cannot convert 5x4 yuv422 to rgb8"):
+        images.CvBridge().imgmsg_to_cv2(image(np.zeros((4, 5, 2), np.uint8), "yuv422"), "rgb8")
 
 
 @pytest.mark.parametrize("real", implementations(images, "cv_bridge", "cv_bridge.boost.cv_bridge_boost")[1:])
 @given(
     source=st.sampled_from(sorted(ENCODINGS)),
-    target=st.sampled_from(["rgb8", "bgr8", "mono8", "mono16", "rgba8", "bgra16", "16UC1"]),
+    target=st.sampled_from(["rgb8", "bgr8", "mono8", "mono16", "rgba8", "bgra16"]),
     height=st.integers(2, 8),
     width=st.integers(1, 5),
     padding=st.integers(0, 3),
@@ -298,7 +317,7 @@ DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "
 
 
 @st.composite
-def layouts(draw):
+def layouts(draw, shuffled=True):
     """A dtype of one to five named fields in any order, with gaps before, between and after."""
     codes = draw(st.lists(st.sampled_from(sorted(DATATYPES)), min_size=1, max_size=5))
     names = [f"f{i}" for i in range(len(codes))]
@@ -306,7 +325,7 @@ def layouts(draw):
     for code in codes:
         offsets.append(end + draw(st.integers(0, 3)))
         end = offsets[-1] + np.dtype(DATATYPES[code]).itemsize
-    order = draw(st.permutations(range(len(codes))))
+    order = draw(st.permutations(range(len(codes)))) if shuffled else range(len(codes))
     return np.dtype(
         {
             "names": [names[i] for i in order],
@@ -424,7 +443,7 @@ def test_fields_of_several_counts_are_numbered(library):
 
 
 @with_clouds
-@given(dtype=layouts(), count=st.integers(1, 7))
+@given(dtype=layouts(shuffled=False), count=st.integers(1, 7))
 @EXAMPLES
 def test_a_cloud_is_read_back_as_made(library, dtype, count):
     end = max(offset + kind.itemsize for kind, offset in dtype.fields.values())
@@ -595,7 +614,7 @@ def test_callbacks_get_their_arguments_in_order(library):
 
 
 @pytest.fixture
-def node(monkeypatch):
+def node():
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=93)
     node = rclpy.create_node("compat", context=context)

@@ -43,7 +43,7 @@ def diagnostics(**nodes):
 
 
 def write_run(path, pairs=10, unanswered=(3,), factor=1.1, prefix="/cam/", leave_out=()):
-    """A run whose depth is `factor` times the truth and 80 + index ms late; sure of the lower half, silent at the bottom."""
+    """A run whose depth is `factor` times the truth and 80 + index ms late, with a sure half and a silent strip."""
     truth = truth_image()
     estimate = factor * truth
     estimate[-4:] = np.nan

@@ -35,8 +35,10 @@ GAIN_CELL = 16
 
 TILE = 128
 """Side of the tiles whose shifts are measured, pixels."""
-BAND = (0.015, 0.16)
+BAND = (0.015, 0.1)
 """Frequencies used, cycles per pixel: above lighting and vignetting, below where the shallow image has lost contrast."""
+BAND_LIMIT = 0.25
+"""Spectra of tiles are cut off here, cycles per pixel."""
 COARSE_SCALE = 2
 """The coarse search runs on images reduced by this factor."""
 MIN_COHERENCE = 0.25
@@ -90,7 +92,7 @@ def measure_gain(shallow: Image, deep: Image) -> float:
         InputError: The images differ in size, or no cell is usable.
     """
     _check_pair(shallow, deep)
-    usable = np.logical_and(np.maximum(shallow, deep) < SATURATION, True).astype(np.float32)
+    usable = (np.maximum(shallow, deep) < SATURATION).astype(np.float32)
     size = (max(1, shallow.shape[1] // GAIN_CELL), max(1, shallow.shape[0] // GAIN_CELL))
     share = cv2.resize(usable, size, interpolation=cv2.INTER_AREA)
     bright = cv2.resize(shallow, size, interpolation=cv2.INTER_AREA)
@@ -140,13 +142,21 @@ def _check_pair(shallow: Image, deep: Image) -> None:
 
 
 @lru_cache(maxsize=8)
-def _spectral_weight(height: int, width: int, low: float, high: float) -> tuple[Image, Image, Image]:
-    """Frequencies fy, fx (cycles per pixel) and the band's smooth weight, each broadcastable to (H, W//2+1)."""
-    fy = scipy.fft.fftfreq(height).astype(np.float32)[:, None]
-    fx = scipy.fft.rfftfreq(width).astype(np.float32)[None]
+def _band_weight(height: int, width: int, low: float, high: float) -> Image:
+    """Smooth weight of the band over the frequencies of a real transform, (H, W//2+1)."""
+    fy = scipy.fft.fftfreq(height)[:, None]
+    fx = scipy.fft.rfftfreq(width)[None]
     radius_sq = fx**2 + fy**2
-    weight = np.exp(-radius_sq / (2 * high**2)) * -np.expm1(-radius_sq / (2 * low**2))
-    return fy, fx, weight.astype(np.float32)
+    return (np.exp(-radius_sq / (2 * high**2)) * -np.expm1(-radius_sq / (2 * low**2))).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _tile_band() -> tuple[NDArray[np.intp], Image, Image, Image]:
+    """Of a tile's spectrum: the rows below BAND_LIMIT, their fy, the fx below it, and the band's weight there."""
+    fy, fx = scipy.fft.fftfreq(TILE), scipy.fft.rfftfreq(TILE)
+    rows, columns = np.flatnonzero(np.abs(fy) < BAND_LIMIT), int(BAND_LIMIT * TILE)
+    weight = _band_weight(TILE, TILE, *BAND)[rows][:, :columns]
+    return rows, fy[rows].astype(np.float32)[:, None], fx[:columns].astype(np.float32)[None], weight
 
 
 @lru_cache(maxsize=8)
@@ -160,7 +170,7 @@ def _coarse_shift(shallow: Image, deep: Image) -> tuple[int, int]:
     small = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (shallow, deep)]
     window = _window(size[1], size[0])
     spectra = [scipy.fft.rfft2((image - image.mean()) * window) for image in small]
-    *_, weight = _spectral_weight(size[1], size[0], COARSE_SCALE * BAND[0], COARSE_SCALE * BAND[1])
+    weight = _band_weight(size[1], size[0], COARSE_SCALE * BAND[0], COARSE_SCALE * BAND[1])
     cross = spectra[0] * spectra[1].conj()
     cross *= weight / (np.abs(cross) + np.float32(1e-12))
     correlation = scipy.fft.irfft2(cross, s=(size[1], size[0]))
@@ -177,11 +187,11 @@ def _tile_shifts(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Centres (n, 2) in the deep image, shifts (n, 2) as (x, y) and phase coherence (n,) of all tiles."""
     height, width = deep.shape
-    # Tiles spread over the part that both images show, about half a tile apart at most.
+    # Tiles spread evenly over the part that both images show, overlapping a little.
     top, left = max(0, -y_shift), max(0, -x_shift)
     bottom, right = min(height, height - y_shift) - TILE, min(width, width - x_shift) - TILE
-    rows = np.unique(np.linspace(top, bottom, 1 + math.ceil((bottom - top) / (0.9 * TILE))).astype(int))
-    columns = np.unique(np.linspace(left, right, 1 + math.ceil((right - left) / (0.9 * TILE))).astype(int))
+    rows = np.unique(np.linspace(top, bottom, 1 + math.ceil((bottom - top) / TILE)).astype(int))
+    columns = np.unique(np.linspace(left, right, 1 + math.ceil((right - left) / TILE)).astype(int))
     corners = [(y, x) for y in rows for x in columns]
     window = _window(TILE, TILE)
     deep_tiles = np.stack([deep[y : y + TILE, x : x + TILE] for y, x in corners])
@@ -191,31 +201,48 @@ def _tile_shifts(
     for tiles in (deep_tiles, shallow_tiles):
         tiles -= tiles.mean(axis=(1, 2), keepdims=True)
     contrast = np.minimum(deep_tiles.std(axis=(1, 2)), shallow_tiles.std(axis=(1, 2)))
-    cross: Complex = scipy.fft.rfft2(shallow_tiles * window) * scipy.fft.rfft2(deep_tiles * window).conj()
-    fy, fx, weight = _spectral_weight(TILE, TILE, *BAND)
+    rows_used, fy, fx, weight = _tile_band()
+    # Transforming along x first, most of the second transform can be left out.
+    spectra = []
+    for tiles in (shallow_tiles, deep_tiles):
+        tiles *= window
+        along_x = scipy.fft.rfft(tiles, axis=2)[:, :, : fx.shape[1]]
+        spectra.append(scipy.fft.fft(along_x, axis=1)[:, rows_used])
+    cross: Complex = spectra[0] * spectra[1].conj()
     # Amplitude to the half: between phase correlation (trusts noise) and cross correlation (trusts one strong edge).
     cross *= weight / np.sqrt(np.abs(cross) + np.float32(1e-12))
     strength = np.abs(cross)
     total = strength.sum(axis=(1, 2)) + 1e-12
-    correlation = scipy.fft.irfft2(cross, s=(TILE, TILE))
+    # The band's own inverse transform is the correlation in steps of 1 / (2 BAND_LIMIT) pixels.
+    height_b, width_b = len(rows_used) + 1, 2 * fx.shape[1]
+    padded = np.insert(cross, len(rows_used) // 2 + 1, 0.0, axis=1)
+    correlation = scipy.fft.irfft2(padded, s=(height_b, width_b))
     peaks = correlation.reshape(len(corners), -1).argmax(axis=1)
-    start_y, start_x = np.divmod(peaks, TILE)
-    shift = np.stack([start_x, start_y], axis=1).astype(np.float64)
-    shift[shift > TILE / 2] -= TILE
+    start = np.stack(np.divmod(peaks, width_b)[::-1], axis=1).astype(np.float64)
+    size_b = np.array([width_b, height_b])
+    shift = np.where(start > size_b / 2, start - size_b, start) * (TILE / size_b)
+    a, b, c = (np.einsum("nyx,yx->n", strength, q) for q in (fx * fx + 0 * fy, fx * fy, fy * fy + 0 * fx))
+    determinant = a * c - b * b + 1e-20
     for _ in range(2):
-        turn = np.exp(2j * np.pi * (fx * shift[:, :1, None] + fy * shift[:, 1:, None])).astype(np.complex64)
-        phase = np.angle(cross * turn)
+        turned = cross * _phase_turn(shift, fy, fx)
         # Weighted least squares of phase = −2π f·d; random phases average out.
-        a, b, c = (np.sum(strength * q, axis=(1, 2)) for q in (fx * fx, fx * fy, fy * fy))
-        p, q = (-np.sum(strength * f * phase, axis=(1, 2)) / (2 * np.pi) for f in (fx, fy))
-        determinant = a * c - b * b + 1e-20
+        pull = strength * np.angle(turned)
+        p = pull.sum(axis=1) @ fx[0] / (-2 * np.pi)
+        q = pull.sum(axis=2) @ fy[:, 0] / (-2 * np.pi)
         shift[:, 0] += (c * p - b * q) / determinant
         shift[:, 1] += (a * q - b * p) / determinant
-    turn = np.exp(2j * np.pi * (fx * shift[:, :1, None] + fy * shift[:, 1:, None])).astype(np.complex64)
+    turn = _phase_turn(shift, fy, fx)
     coherence = np.clip(np.sum((cross * turn).real, axis=(1, 2)) / total, 0.0, 1.0)
     coherence[contrast < MIN_CONTRAST] = 0.0
     centres = np.array([(x + 0.5 * (TILE - 1), y + 0.5 * (TILE - 1)) for y, x in corners])
     return centres, shift + (x_shift, y_shift), coherence.astype(np.float64)
+
+
+def _phase_turn(shift: NDArray[np.float64], fy: Image, fx: Image) -> Complex:
+    """exp(2πi f·d) for each tile's shift (n, 2), (n, len(fy), len(fx)); separable, so cheap."""
+    along_x = np.exp(2j * np.pi * shift[:, :1] * fx)[:, None, :]
+    along_y = np.exp(2j * np.pi * shift[:, 1:] * fy[:, 0])[:, :, None]
+    return (along_y * along_x).astype(np.complex64)
 
 
 def _fit_similarity(

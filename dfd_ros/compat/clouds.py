@@ -3,10 +3,10 @@
 Fields with a count above 1 become `name_0`, `name_1`, … and nameless ones `unnamed_field_<index>`. Organised clouds
 come out flat, row by row.
 
-The installed library differs where it fails: it ignores `row_step`, swaps the bytes of a big-endian message in place at
-every reading, judges the types in `read_points_numpy` against the first field even where that one is not asked for, and
-transposes organised clouds (`create_cloud` of a 2-D structured array), for which reason neither should be given one:
-make a flat cloud and set its height, width and row_step.
+sensor_msgs_py itself (as of 5.4) differs where it fails: it ignores `row_step`, swaps the bytes of a big-endian message
+in place at every reading, judges the types in `read_points_numpy` against the first field even where that one is not
+asked for, and transposes organised clouds (`create_cloud` of a 2-D structured array). So give neither a 2-D array: make
+a flat cloud and set its height, width and row_step.
 """
 
 from __future__ import annotations

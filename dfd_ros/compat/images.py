@@ -4,9 +4,9 @@ Arrays are (H, W) for one channel and (H, W, C) for more, in the machine's byte 
 sensor_msgs/image_encodings: mono, rgb, bgr, rgba, bgra and bayer_* with 8 or 16 bits, the two orders of packed YUV
 4:2:2 under their old and new names, and OpenCV's types such as 32FC1.
 
-The installed cv_bridge (4.1) differs where it fails: it misreads rows whose `step` is no multiple of the pixel, returns
-a narrower image where `step` is too short, raises AttributeError on big-endian images under numpy 2, and does not know
-the names `uyvy` and `yuyv`.
+cv_bridge itself (as of 3.4) also casts bare OpenCV types to one another, unscaled. It differs where it fails: it
+misreads rows whose `step` is no multiple of the pixel, returns a narrower image where `step` is too short, raises
+AttributeError on big-endian images under numpy 2, and does not know the names `uyvy` and `yuyv`.
 """
 
 from __future__ import annotations
@@ -151,11 +151,11 @@ def _pixels(message: Image, encoding: _Encoding) -> NDArray[Any]:
 
 
 def _conversion(source: str, target: str) -> str:
-    """The name of OpenCV's constant for a conversion between two colour spaces, which need not exist."""
+    """The name of OpenCV's constant for a conversion between two colour spaces; there need not be one."""
+    if target.startswith("YUV_") or (source.startswith("Bayer") and target.endswith("A")):
+        return ""  # newer OpenCVs can, cv_bridge does not
     if source.startswith("YUV_"):
         return f"COLOR_YUV2{target}_{source.removeprefix('YUV_')}"
-    if source.startswith("Bayer") and target.endswith("A"):
-        return ""  # cv_bridge has none
     return f"COLOR_{source}2{target}"
 
 

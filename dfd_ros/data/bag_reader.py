@@ -88,12 +88,19 @@ class BagReader:
         return self._bag.start_time_ns
 
     @property
+    def end_time_ns(self) -> int:
+        """Receive time of the last message, nanoseconds since the epoch."""
+        return self._bag.end_time_ns
+
+    @property
     def duration(self) -> float:
         """Seconds from the first message to the last."""
         return 1e-9 * (self._bag.end_time_ns - self._bag.start_time_ns)
 
-    def messages(self, topics: Collection[str] | None = None) -> Iterator[BagMessage]:
+    def messages(self, topics: Collection[str] | None = None, start_time_ns: int = 0) -> Iterator[BagMessage]:
         """The messages of `topics` (default: all) in the order of receipt (of writing, in a recovered bag).
+
+        Those received before `start_time_ns` (nanoseconds since the epoch) are left out.
 
         Raises:
             InputError: The bag turns out to be damaged.
@@ -102,7 +109,7 @@ class BagReader:
         if not wanted:
             return
         try:
-            yield from self._bag.messages(wanted)
+            yield from self._bag.messages(wanted, start_time_ns)
         except DAMAGE as error:
             raise InputError(f"bag {self.path}: cannot be read on ({_first_line(error)})") from error
 
@@ -139,9 +146,9 @@ class _WholeBag:
         self.start_time_ns = self._reader.start_time
         self.end_time_ns = self._reader.end_time - 1  # rosbags counts the nanosecond after the last message
 
-    def messages(self, topics: Collection[str]) -> Iterator[BagMessage]:
+    def messages(self, topics: Collection[str], start_time_ns: int) -> Iterator[BagMessage]:
         connections: list[Connection] = [c for c in self._reader.connections if c.topic in topics]
-        for connection, time, data in self._reader.messages(connections):
+        for connection, time, data in self._reader.messages(connections, start=start_time_ns):
             yield BagMessage(connection.topic, connection.msgtype, time, data)
 
     def close(self) -> None:
@@ -172,10 +179,10 @@ class _CutBag:
         except (OSError, TypesysError) as error:
             raise InputError(f"bag {path}: cannot be read ({_first_line(error)})") from error
 
-    def messages(self, topics: Collection[str]) -> Iterator[BagMessage]:
+    def messages(self, topics: Collection[str], start_time_ns: int) -> Iterator[BagMessage]:
         for file in self._files:
             for message in scan_messages(file):
-                if message.channel.topic in topics:
+                if message.channel.topic in topics and message.log_time >= start_time_ns:
                     topic = message.channel.topic
                     yield BagMessage(topic, self.topics[topic], message.log_time, message.data)
 

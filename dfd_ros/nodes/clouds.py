@@ -21,18 +21,16 @@ DATATYPES = {
 }
 
 # xyz in metres and 0x00rrggbb as a float's bits, as RViz and PCL read it.
-POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4")])
-
+COLOURED_POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4")])
 
 
 def cloud_message(points: NDArray[Any], header: Header) -> PointCloud2:
     """A cloud of a structured array: (N,) points, or (H, W) for an organised cloud."""
     height, width = points.shape if points.ndim == 2 else (1, len(points))
-    fields = points.dtype.fields or {}
     cloud = PointCloud2(header=header, height=height, width=width)
-    cloud.fields = [
-        PointField(name=name, offset=offset, datatype=DATATYPES[dtype], count=1) for name, (dtype, offset) in fields.items()
-    ]
+    for name in points.dtype.names or ():
+        dtype, offset = (points.dtype.fields or {})[name][:2]
+        cloud.fields.append(PointField(name=name, offset=offset, datatype=DATATYPES[dtype], count=1))
     cloud.point_step, cloud.row_step = points.dtype.itemsize, points.dtype.itemsize * width
     cloud.data.frombytes(np.ascontiguousarray(points).reshape(-1).view(np.uint8))
     return cloud
@@ -66,7 +64,7 @@ def coloured_cloud(
 ) -> PointCloud2:
     """The organised cloud of a depth image: depth times the pixel's ray, coloured by the image."""
     height, width = depth.shape
-    points = np.empty((height, width), POINT)
+    points = np.empty((height, width), COLOURED_POINT)
     for axis, name in enumerate("xyz"):
         np.multiply(rays[..., axis], depth, out=points[name])
     if image.ndim == 2:

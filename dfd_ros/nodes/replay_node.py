@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,8 @@ HARDWARE_TOPICS = {
     "ground_truth/objects": ObjectBoxes,
 }
 LATCHED_TOPICS = {"aperture/state"}
+
+KITTI_POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4")])
 
 # The replayed aperture: a plausible time line for each photograph.
 EXPOSURE = NANOSECONDS // 1000
@@ -194,17 +197,18 @@ class ReplayNode(DfdSource[ReplayParameters]):
             self._publish("camera_info", info_from_camera(frame.camera, header))
             self._publish("image_raw", image_message(frame.image, "rgb8", header))
             # Each frame has a calibration of its own, so its points come in the camera's frame.
-            points = np.column_stack([frame.camera_from_lidar.apply(frame.points[:, :3]), frame.points[:, 3]])
-            names = ["x", "y", "z", "intensity"]
-            cloud = np.rec.fromarrays(points.T.astype(np.float32), names=names)
-            self._publish("points", cloud_message(cloud, header))
+            points = np.empty(len(frame.points), KITTI_POINT)
+            for name, values in zip("xyz", frame.camera_from_lidar.apply(frame.points[:, :3]).T, strict=True):
+                points[name] = values
+            points["intensity"] = frame.points[:, 3]
+            self._publish("points", cloud_message(points, header))
             self.diagnostics.count("scenes")
 
         return lambda: self._paced(chosen, publish)
 
     def _paced(self, chosen: range, publish: Callable[[int], None]) -> Schedule:
         for step, index in enumerate(chosen):
-            yield step * self._period(), lambda index=index: publish(index)
+            yield step * self._period(), partial(publish, index)
 
     def _bag(self, path: Path) -> Callable[[], Schedule]:
         with BagReader(path) as bag:
@@ -220,10 +224,10 @@ class ReplayNode(DfdSource[ReplayParameters]):
                 first, shift = None, 0
                 for message in bag.messages(topics):
                     if first is None:
-                        first = message.time
+                        first = message.receive_time_ns
                         shift = self.get_clock().now().nanoseconds - first
-                    due = (message.time - first) / NANOSECONDS / self.parameter_set.value.speed
-                    yield due, lambda message=message: self._publish_shifted(topics[message.topic], message.data, shift)
+                    due = (message.receive_time_ns - first) / NANOSECONDS / self.parameter_set.value.speed
+                    yield due, partial(self._publish_shifted, topics[message.topic], message.data, shift)
 
         return schedule
 

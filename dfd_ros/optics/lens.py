@@ -147,9 +147,9 @@ class Lens:
 
         None where no depth in the range reaches it.
         """
-        far = relative_error * self.depth_error(1.0, coc_error) ** -1
+        # The error grows with z², so the relative error with z.
+        far = min(relative_error / float(self.depth_error(1.0, coc_error)), self.max_depth)
         near = max(self.min_depth, self.focus_distance)
-        far = min(float(far), self.max_depth)
         return (near, far) if far > near else None
 
     def describe(self) -> str:

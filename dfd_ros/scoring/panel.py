@@ -7,6 +7,7 @@ last tile of the grid is the legend.
 from __future__ import annotations
 
 import io
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ MAX_BYTES = 600_000  # of the file
 PALETTE, RAMP_COLOURS, GREYS = 256, 40, 32  # colours of a file that would be larger, those of each legend, and greys
 SHRINKS = (1.0, 0.7, 0.5, 0.35)  # sizes tried in turn
 MAX_COLUMNS = 3
+LAST_NS = 3_000_000_000  # of a bag, nanoseconds: where a frame is looked for first
 DPI = 100
 INK, PAPER, UNKNOWN = "#1c2430", "#ffffff", "#d9dce1"
 # Without turbo's darkest ends, which look alike.
@@ -43,7 +45,7 @@ CONFIDENCE_COLOURS, ERROR_COLOURS = mpl.colormaps["cividis"], mpl.colormaps["inf
 DEPTH_PERCENTILES = (0.5, 99.5)  # of all known depths: the colour scale's ends
 MAX_ERROR = 0.3  # relative error at the scale's end
 GAINS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)  # of the boundary cue
-CUE_PERCENTILE = 99.5  # of the boundary cue, brought to full contrast
+CUE_PERCENTILE = 97.0  # of the boundary cue, brought to full contrast
 TICKS = tuple(step * 10.0**power for power in (-1, 0, 1, 2) for step in (1, 2, 5))  # metres
 POINT_SIZE = 3  # pixels of the image
 DIMMED = 0.45  # brightness of the picture under the LiDAR points
@@ -115,13 +117,19 @@ def panel_from_bag(bag_path: str | Path, path: str | Path, namespace: str | None
         if not topics.keys() & {PAIR, DEPTH}:
             raise InputError(f"bag {bag_path}: expected a topic {PAIR} or {DEPTH} to draw, got neither")
         by_topic = {topic: name for name, topic in topics.items()}
-        recorded: dict[int, set[str]] = {}
-        for message in bag.messages(by_topic.keys()):
-            recorded.setdefault(header_stamp(message.data), set()).add(by_topic[message.topic])
-        stamp = max(recorded, key=lambda stamp: (len(recorded[stamp]), stamp))
+        for start in (bag.end_time_ns - LAST_NS, bag.start_time_ns):
+            recorded: dict[int, set[str]] = defaultdict(set)
+            for message in bag.messages(by_topic.keys(), start):
+                recorded[header_stamp(message.data)].add(by_topic[message.topic])
+            best = max((len(names), stamp) for stamp, names in recorded.items()) if recorded else (0, 0)
+            if best[0] == len(topics):
+                break
+        count, stamp = best
+        if not count:
+            raise InputError(f"bag {bag_path}: expected messages on {', '.join(by_topic)}, got none")
         parts = {
             by_topic[message.topic]: message
-            for message in bag.messages(by_topic.keys())
+            for message in bag.messages(by_topic.keys(), start)
             if header_stamp(message.data) == stamp
         }
         draw_panel(_content(bag, parts, 1e-9 * (stamp - bag.start_time_ns)), path)
@@ -168,7 +176,7 @@ class _Tiles:
             self._add(f"Deep image{deep_f}", content.deep)
         if content.shallow is not None and content.deep is not None:
             cue, gain = _boundary_cue(content.shallow, content.deep)
-            self._add(f"Boundary cue: shallow − deep, {gain}×", cue)  # noqa: RUF001 (a minus sign)
+            self._add(f"Boundary cue: shallow − deep, {gain}×", cue)
 
     def _add_depths(self, content: PanelContent) -> None:
         if content.sparse_depth is not None:

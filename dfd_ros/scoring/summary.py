@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -141,13 +142,9 @@ def summarise_bag(
         survey = _survey(bag, topics)
         depth_stamps = survey.stamps[DEPTH]
         reference = next((name for name in (TRUTH, LIDAR_POINTS) if survey.stamps[name]), None)
-        scoring = _Scoring(bag, topics, survey.stamps, edges, confidence_threshold)
-        scores, lidar = None, None
-        objects: tuple[ObjectScore, ...] = ()
-        if reference is not None and depth_stamps:
-            scores, objects = scoring.score_depth(reference, stride)
-        if reference == TRUTH and survey.stamps[LIDAR_DEPTH]:
-            lidar = scoring.score_lidar(stride)
+        scoring = _Scoring(bag, reference, edges, confidence_threshold)
+        for parts in _frames_to_score(bag, topics, survey.stamps, reference, stride):
+            scoring.add(parts)
         pairs = set(survey.stamps[PAIR])
         pair_values, depth_values = survey.diagnostics.get("pair", {}), survey.diagnostics.get("depth", {})
         return Summary(
@@ -156,14 +153,14 @@ def summarise_bag(
             published=len(survey.stamps[PAIR]),
             answered=len(pairs.intersection(depth_stamps)),
             dropped=_drops(depth_values),
-            frames=_frames(pair_values),
+            frames=_camera_frames(pair_values),
             depth_images=len(depth_stamps),
             rate_hz=_rate(survey.depth_times),
             latency=_latency(survey.depth_times, depth_stamps),
             reference=reference,
-            scores=scores,
-            objects=objects,
-            lidar=lidar,
+            scores=scoring.depth if reference and depth_stamps else None,
+            objects=scoring.objects,
+            lidar=scoring.lidar if reference == TRUTH and survey.stamps[LIDAR_DEPTH] else None,
             recovered=bag.recovered,
         )
 
@@ -219,82 +216,95 @@ def _survey(bag: BagReader, topics: dict[str, str]) -> _Survey:
     return survey
 
 
+def _frames_to_score(
+    bag: BagReader, topics: dict[str, str], stamps: dict[str, list[int]], reference: str | None, stride: int
+) -> Iterator[dict[str, BagMessage]]:
+    """The second reading: of every stride-th frame with a reference, its parts by name, when the last has come."""
+    parts_of: dict[int, set[str]] = defaultdict(set)
+    if reference is None:
+        return
+    depth_parts = [DEPTH, reference, *(name for name in (CONFIDENCE,) if stamps[name])]
+    lidar_parts = [LIDAR_DEPTH, TRUTH] if reference == TRUTH else []
+    for names in filter(None, (depth_parts, lidar_parts)):
+        complete = set.intersection(*(set(stamps[name]) for name in names))
+        for stamp in sorted(complete)[::stride]:
+            parts_of[stamp].update(names)
+    for stamp in stamps[OBJECTS]:
+        if DEPTH in parts_of.get(stamp, ()):
+            parts_of[stamp].add(OBJECTS)
+
+    names_by_topic = {topics[name]: name for name in (*depth_parts, *lidar_parts, OBJECTS) if name in topics}
+    waiting: dict[int, dict[str, BagMessage]] = defaultdict(dict)
+    for message in bag.messages(names_by_topic.keys()):
+        stamp, name = header_stamp(message.data), names_by_topic[message.topic]
+        if name not in parts_of.get(stamp, ()):
+            continue
+        waiting[stamp][name] = message
+        if waiting[stamp].keys() == parts_of[stamp]:
+            del parts_of[stamp]
+            yield waiting.pop(stamp)
+
+
 class _Scoring:
-    """The second reading: brings together the parts of a frame, and scores it when the last has come."""
+    """Scores frames against the reference: the estimated depth, the objects in it, and the LiDAR's dense depth."""
 
     def __init__(
-        self,
-        bag: BagReader,
-        topics: dict[str, str],
-        stamps: dict[str, list[int]],
-        edges: Sequence[float] | None,
-        confidence_threshold: float,
+        self, bag: BagReader, reference: str | None, edges: Sequence[float] | None, confidence_threshold: float
     ) -> None:
         self._bag = bag
-        self._topics = topics
-        self._stamps = stamps
+        self._reference = reference or TRUTH
         self._edges = edges
         self._threshold = confidence_threshold
+        self._depth: ScoreAccumulator | None = None
+        self._lidar: ScoreAccumulator | None = None
+        self._means: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
 
-    def score_depth(self, reference: str, stride: int) -> tuple[dict[str, Any], tuple[ObjectScore, ...]]:
-        """Scores of the depth node's images, and of the objects in them."""
-        names = [DEPTH, reference, *(name for name in (CONFIDENCE,) if self._stamps[name])]
-        objects: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
-        accumulator = None
-        for parts in self._frames(names, OBJECTS, stride):
-            estimate, truth = self._depth(parts[DEPTH]), self._depth(parts[reference])
-            confidence = self._depth(parts[CONFIDENCE]) if CONFIDENCE in parts else None
-            accumulator = accumulator or self._accumulator(truth)
-            accumulator.add(estimate, truth, confidence)
-            if OBJECTS in parts:
-                for seen in self._bag.decode(parts[OBJECTS]).objects:
-                    roi = seen.roi
-                    means = mean_in_box(estimate, truth, Box(roi.x_offset, roi.y_offset, roi.width, roi.height))
-                    if means:
-                        objects[seen.kind, seen.id].append(means)
-        accumulator = accumulator or ScoreAccumulator(self._edges or edges_for(np.inf), self._threshold)
-        return _with_frames(accumulator), tuple(
-            sorted((_object_score(*key, means) for key, means in objects.items()), key=lambda score: score.distance)
-        )
+    def add(self, parts: dict[str, BagMessage]) -> None:
+        """Score one frame, for what it has."""
+        truth = self._array(parts[self._reference])
+        if DEPTH in parts:
+            estimate = self._array(parts[DEPTH])
+            confidence = self._array(parts[CONFIDENCE]) if CONFIDENCE in parts else None
+            self._depth = self._depth or self._accumulator(truth)
+            self._depth.add(estimate, truth, confidence)
+            for seen in self._bag.decode(parts[OBJECTS]).objects if OBJECTS in parts else ():
+                box = Box(seen.roi.x_offset, seen.roi.y_offset, seen.roi.width, seen.roi.height)
+                if means := mean_in_box(estimate, truth, box):
+                    self._means[seen.kind, seen.id].append(means)
+        if LIDAR_DEPTH in parts:
+            self._lidar = self._lidar or self._accumulator(truth)
+            self._lidar.add(self._array(parts[LIDAR_DEPTH]), truth)
 
-    def score_lidar(self, stride: int) -> dict[str, Any]:
-        """Scores of the densified LiDAR depth against the ground truth."""
-        accumulator = None
-        for parts in self._frames([LIDAR_DEPTH, TRUTH], None, stride):
-            truth = self._depth(parts[TRUTH])
-            accumulator = accumulator or self._accumulator(truth)
-            accumulator.add(self._depth(parts[LIDAR_DEPTH]), truth)
-        return _with_frames(accumulator or ScoreAccumulator(self._edges or edges_for(np.inf), self._threshold))
+    @property
+    def depth(self) -> dict[str, Any]:
+        """Scores of the estimated depth."""
+        return self._figures(self._depth)
 
-    def _accumulator(self, truth: np.ndarray) -> ScoreAccumulator:
+    @property
+    def lidar(self) -> dict[str, Any]:
+        """Scores of the LiDAR's dense depth."""
+        return self._figures(self._lidar)
+
+    @property
+    def objects(self) -> tuple[ObjectScore, ...]:
+        """Scores by object, the nearest first."""
+        scores = (_object_score(kind, number, means) for (kind, number), means in self._means.items())
+        return tuple(sorted(scores, key=lambda score: score.distance))
+
+    def _accumulator(self, truth: NDArray[np.float32] | None) -> ScoreAccumulator:
+        """For scenes that reach as far as the first truth."""
         if self._edges is not None:
             return ScoreAccumulator(self._edges, self._threshold)
-        known = truth[is_known(truth)]
+        known = truth[is_known(truth)] if truth is not None else np.empty(0)
         far = float(np.percentile(known, FAR_PERCENTILE)) if known.size else np.inf
         return ScoreAccumulator(edges_for(far), self._threshold)
 
-    def _frames(self, names: list[str], optional: str | None, stride: int) -> Iterable[dict[str, BagMessage]]:
-        """Every stride-th frame of which all of `names` were recorded (and `optional`, if it was)."""
-        complete = set.intersection(*(set(self._stamps[name]) for name in names))
-        wanted = set(sorted(complete)[::stride])
-        with_optional = wanted.intersection(self._stamps[optional]) if optional else set()
-        waiting: dict[int, dict[str, BagMessage]] = defaultdict(dict)
-        by_topic = {self._topics[name]: name for name in (*names, optional) if name in self._topics}
-        for message in self._bag.messages(by_topic.keys()):
-            stamp = header_stamp(message.data)
-            if stamp not in wanted:
-                continue
-            waiting[stamp][by_topic[message.topic]] = message
-            if len(waiting[stamp]) == len(names) + (stamp in with_optional):
-                wanted.discard(stamp)
-                yield waiting.pop(stamp)
+    def _figures(self, accumulator: ScoreAccumulator | None) -> dict[str, Any]:
+        accumulator = accumulator or self._accumulator(None)
+        return {**accumulator.to_dict(), "frames": accumulator.frames}
 
-    def _depth(self, message: BagMessage) -> np.ndarray:
+    def _array(self, message: BagMessage) -> NDArray[np.float32]:
         return depth_array(self._bag.decode(message), message.topic)
-
-
-def _with_frames(accumulator: ScoreAccumulator) -> dict[str, Any]:
-    return {**accumulator.to_dict(), "frames": accumulator.frames}
 
 
 def _object_score(kind: str, number: int, means: list[tuple[float, float]]) -> ObjectScore:
@@ -307,7 +317,7 @@ def _drops(values: dict[str, str]) -> dict[str, int]:
     return {key.removeprefix(DROPPED): _count(values, key) for key in values if key.startswith(DROPPED)}
 
 
-def _frames(values: dict[str, str]) -> Frames:
+def _camera_frames(values: dict[str, str]) -> Frames:
     """What the pair node told; a frame is in one pair at most, so the pairs count the paired frames."""
     received, pairs = (_count(values, key) if key in values else None for key in ("received", "published"))
     return Frames(received, None if pairs is None else 2 * pairs, _drops(values))
