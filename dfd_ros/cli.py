@@ -83,7 +83,7 @@ def calibrate(
     plot = plot or out.with_suffix(".png")
     save_lens(calibration.lens, out)
     plot_calibration(calibration, plot)
-    console.print(calibration.report())
+    console.print(calibration.describe())
     console.print(f"written: {out} and {plot}")
 
 

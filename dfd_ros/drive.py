@@ -124,7 +124,7 @@ def _calibrate_first_half(settings: DriveSettings, console: Console) -> list[Nod
     console.print(f"no lens file given: calibrating on scenes 0 to {half - 1} of {count}, running on the others")
     with Progress(console=console, transient=True) as progress:
         calibration = calibrate_folder(Path(settings.source), range(half), _progress_bar(progress, "calibrating"))
-    console.print(calibration.report())
+    console.print(calibration.describe())
     lens_file = settings.out / "lens.yaml"
     save_lens(calibration.lens, lens_file)
     plot_calibration(calibration, settings.out / "calibration.png")

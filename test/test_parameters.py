@@ -18,7 +18,7 @@ from dfd_ros.nodes.parameters import describe
         ("rate", -1.0, "parameter rate: expected 0.01 to 500 Hz, got -1.0"),
         ("rate", "fast", "parameter rate: expected a number, got 'fast'"),
         ("mode", "shake", "parameter mode: expected one of alternate, hold, got 'shake'"),
-        ("baud_rate", 0, "parameter baud_rate: expected 1 to 4e+06 baud, got 0"),
+        ("baud_rate", 0, "parameter baud_rate: expected 1 to 4000000 baud, got 0"),
         ("no_such", 1, "parameter no_such: aperture has none of that name; it has driver, port"),
         ("lens_file", "gone.yaml", "lens file .*gone.yaml: cannot be read"),
         ("driver", "magic", "parameter driver: expected one of serial, sim, got 'magic'"),

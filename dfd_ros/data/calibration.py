@@ -1,19 +1,50 @@
-"""Calibrating a lens on a folder of dual-aperture photographs."""
+"""Calibrating a lens on a folder of dual-aperture photographs with depth."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dfd_ros.capture.matching import MatchSettings, MotionTooLarge, match_pair
 from dfd_ros.data.photographs import PhotographFolder
 from dfd_ros.errors import InputError
-from dfd_ros.optics.calibrate import Calibration, fit_coc_curve
+from dfd_ros.optics.calibrate import Calibration, Pair, fit_coc_curve
 from dfd_ros.tone import linear_grey
 
-Grey = NDArray[np.float32]
-# As for the replay of photographs: they may come from a hand-held or refocused camera.
-MAX_MOTION = 20.0
+# Photographs may come from a camera that was touched between the two; more than this is another picture.
+MAX_MOTION = 20.0  # pixels
+
+
+def calibrate_folder(
+    path: str | Path,
+    scenes: Sequence[int],
+    progress: Callable[[float], None] | None = None,
+    *,
+    gamma: float = 2.2,
+    name: str = "calibrated",
+) -> Calibration:
+    """Fit the blur curve of the lens that took the scenes; those without depth or with too much motion are left out.
+
+    `progress` is told the share that is done.
+
+    Raises:
+        InputError: The folder or a picture cannot be used, or the scenes do not tell the lens.
+    """
+    folder = PhotographFolder(path)
+    if not scenes:
+        raise InputError(f"calibration: expected scenes of {path} to calibrate on, got none")
+    settings = MatchSettings(gamma=gamma, max_motion=MAX_MOTION)
+
+    def pairs() -> Iterator[Pair]:
+        for done, index in enumerate(scenes, start=1):
+            scene = folder.load(index)
+            if scene.depth is not None:
+                try:
+                    match = match_pair(scene.shallow, scene.deep, settings, nominal_gain=float("nan"))
+                except MotionTooLarge:
+                    continue
+                yield linear_grey(match.shallow, gamma), linear_grey(scene.deep, gamma), scene.depth
+            if progress is not None:
+                progress(done / len(scenes))
+
+    return fit_coc_curve(pairs(), folder.load(scenes[0]).f_numbers, name)

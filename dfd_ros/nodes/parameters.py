@@ -189,10 +189,14 @@ class ParameterSet(Generic[Record]):
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else f"{value:g}"
+
+
 def _show(value: Any) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_show(element) for element in value) + "]"
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else repr(value)
+    return str(value).lower() if isinstance(value, bool) else _number(value) if isinstance(value, float) else repr(value)
 
 
 def _allowed(field: dataclasses.Field[Any]) -> str:
@@ -202,10 +206,10 @@ def _allowed(field: dataclasses.Field[Any]) -> str:
     if field.metadata["choices"]:
         return ", ".join(field.metadata["choices"])
     if low is not None and high is not None:
-        return f"{low:g} to {high:g}{unit}"
+        return f"{_number(low)} to {_number(high)}{unit}"
     if low is not None:
-        return f"{low:g}{unit} or more"
-    return f"{high:g}{unit} or less" if high is not None else ""
+        return f"{_number(low)}{unit} or more"
+    return f"{_number(high)}{unit} or less" if high is not None else ""
 
 
 def _descriptor(field: dataclasses.Field[Any]) -> ParameterDescriptor:

@@ -22,8 +22,11 @@ Field = NDArray[np.float32]
 
 
 @nb.njit(cache=True, fastmath=True, nogil=True)
-def _send(evidence, message, prior, jump, falling, rising, scratch, out):  # type: ignore[no-untyped-def]
-    """Message over one edge, on which labels rise by one with probability `rising` and fall with `falling`."""
+def _send(evidence, message, prior, jump, falling, rising, ends, scratch, out):  # type: ignore[no-untyped-def]
+    """Message over one edge: label k takes from k − 1 with `rising`, from k + 1 with `falling`, else stays.
+
+    `ends` are the probabilities to stay of the first and the last label, which cannot leave the range.
+    """
     last = evidence.shape[0] - 1
     total = np.float32(0.0)
     for k in range(last + 1):
@@ -34,36 +37,40 @@ def _send(evidence, message, prior, jump, falling, rising, scratch, out):  # typ
     stay = gain - rise - fall
     for k in range(1, last):
         out[k] = stay * scratch[k] + rise * scratch[k - 1] + fall * scratch[k + 1] + jump
-    # What would drift out of the range stays at its end.
-    out[0] = (stay + fall) * scratch[0] + fall * scratch[1] + jump
-    out[last] = (stay + rise) * scratch[last] + rise * scratch[last - 1] + jump
+    out[0] = gain * ends[0] * scratch[0] + fall * scratch[1] + jump
+    out[last] = gain * ends[1] * scratch[last] + rise * scratch[last - 1] + jump
 
 
 @nb.njit(cache=True, fastmath=True, nogil=True)
 def _along_rows(evidence, prior, jump, drift, forward, backward, scratch):  # type: ignore[no-untyped-def]
     """Messages into every cell from the left (`forward`) and from the right (`backward`), each (H, W, K)."""
     height, width, _ = evidence.shape
+    ends = (np.float32(1.0) - drift, np.float32(1.0) - drift)
     for y in range(height):
+        e, p = evidence[y], prior[y]
         forward[y, 0] = np.float32(1.0)
         backward[y, width - 1] = np.float32(1.0)
         for x in range(1, width):
-            _send(evidence[y, x - 1], forward[y, x - 1], prior[y], jump[y, x - 1], drift, drift, scratch, forward[y, x])
+            _send(e[x - 1], forward[y, x - 1], p, jump[y, x - 1], drift, drift, ends, scratch, forward[y, x])
         for x in range(width - 2, -1, -1):
-            _send(evidence[y, x + 1], backward[y, x + 1], prior[y], jump[y, x], drift, drift, scratch, backward[y, x])
+            _send(e[x + 1], backward[y, x + 1], p, jump[y, x], drift, drift, ends, scratch, backward[y, x])
 
 
 @nb.njit(cache=True, fastmath=True, nogil=True)
 def _along_columns(evidence, prior, jump, falling, rising, forward, backward, scratch):  # type: ignore[no-untyped-def]
     """Messages from above (`forward`) and below; going down, labels rise with `rising`, fall with `falling`."""
     height, width, _ = evidence.shape
+    ends = (np.float32(1.0) - rising, np.float32(1.0) - falling)
     forward[0] = np.float32(1.0)
     backward[height - 1] = np.float32(1.0)
     for y in range(1, height):
+        e, p, j = evidence[y - 1], prior[y - 1], jump[y - 1]
         for x in range(width):
-            _send(evidence[y - 1, x], forward[y - 1, x], prior[y - 1], jump[y - 1, x], falling, rising, scratch, forward[y, x])
+            _send(e[x], forward[y - 1, x], p, j[x], falling, rising, ends, scratch, forward[y, x])
     for y in range(height - 2, -1, -1):
+        e, p, j = evidence[y + 1], prior[y + 1], jump[y]
         for x in range(width):
-            _send(evidence[y + 1, x], backward[y + 1, x], prior[y + 1], jump[y, x], rising, falling, scratch, backward[y, x])
+            _send(e[x], backward[y + 1, x], p, j[x], rising, falling, ends, scratch, backward[y, x])
 
 
 @nb.njit(cache=True, fastmath=True, nogil=True)

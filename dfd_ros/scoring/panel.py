@@ -33,8 +33,9 @@ WIDTH = 1400  # pixels of the picture
 MARGIN, GAP, TITLE = 20, 16, 30  # pixels: around all, between tiles, a title's height
 BAR_SPACE, BAR_HEIGHT, INDENT = 78, 18, 18  # pixels: a legend's bar with its text, the bar itself, its indent
 MAX_BYTES = 600_000  # of the file
-PALETTE, RAMP_COLOURS, GREYS = 256, 40, 32  # colours of a file that would be larger, those of each legend, and greys
+PALETTE, RAMP_COLOURS, GREYS = 256, 28, 24  # colours of a file that would be larger, those of each legend, and greys
 SHRINKS = (1.0, 0.7, 0.5, 0.35)  # sizes tried in turn
+ALIKE = 8  # difference of two colours in 255 that is not worth a place in the palette
 MAX_COLUMNS = 3
 LAST_NS = 3_000_000_000  # of a bag, nanoseconds: where a frame is looked for first
 DPI = 100
@@ -46,7 +47,7 @@ DEPTH_PERCENTILES = (0.5, 99.5)  # of all known depths: the colour scale's ends
 MAX_ERROR = 0.3  # relative error at the scale's end
 GAINS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)  # of the boundary cue
 CUE_PERCENTILE = 97.0  # of the boundary cue, brought to full contrast
-TICKS = tuple(step * 10.0**power for power in (-1, 0, 1, 2) for step in (1, 2, 5))  # metres
+TICKS = tuple(step * 10.0**power for power in (-1, 0, 1, 2) for step in (1, 2, 3, 5))  # metres
 POINT_SIZE = 3  # pixels of the image
 DIMMED = 0.45  # brightness of the picture under the LiDAR points
 
@@ -344,28 +345,34 @@ def _draw_unknown(axes: Axes) -> None:
 
 
 def _save(picture: Picture, legends: list[_Legend], path: Path) -> None:
-    """Write a PNG: in full colour if it is small enough, else in 256, some kept for each legend's even steps.
-
-    Pictures of noise end up smaller, too.
-    """
+    """Write a PNG: in full colour if it is small enough, else in 256 with dithering; pictures of noise shrink, too."""
     image = Image.fromarray(np.ascontiguousarray(picture))
     content = _png(image)
     if len(content) > MAX_BYTES:
-        ramps = [legend.colours(np.linspace(0, 1, RAMP_COLOURS), bytes=True)[:, :3] for legend in legends]
-        greys = np.repeat(np.linspace(0, 255, GREYS).astype(np.uint8)[:, None], 3, axis=1)
-        fixed = np.concatenate([np.array([_rgb(UNKNOWN), _rgb(INK)], np.uint8), greys, *ramps])
-        free = image.quantize(PALETTE - len(fixed)).getpalette() or []
-        palette = Image.new("P", (1, 1))
-        palette.putpalette([*fixed.ravel().tolist(), *free])
+        palette = _palette(image, legends)
         for shrink in SHRINKS:
             smaller = image.resize((round(image.width * shrink), round(image.height * shrink)))
-            content = _png(smaller.quantize(palette=palette, dither=Image.Dither.NONE))
+            content = _png(smaller.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG))
             if len(content) <= MAX_BYTES:
                 break
     try:
         path.write_bytes(content)
     except OSError as error:
         raise InputError(f"panel {path}: cannot be written ({error.strerror})") from error
+
+
+def _palette(image: Image.Image, legends: list[_Legend]) -> Image.Image:
+    """256 colours: even steps of each legend and of grey, and what the pictures have besides."""
+    ramps = [legend.colours(np.linspace(0, 1, RAMP_COLOURS), bytes=True)[:, :3] for legend in legends]
+    greys = np.repeat(np.linspace(0, 255, GREYS).astype(np.uint8)[:, None], 3, axis=1)
+    fixed = np.concatenate([np.array([_rgb(UNKNOWN), _rgb(INK)], np.uint8), greys, *ramps])
+    free = np.array(image.quantize(PALETTE - len(fixed)).getpalette() or [], np.uint8).reshape(-1, 3)
+    # Pillow takes the first of colours that look alike to it, which would tint the paper.
+    distance = np.abs(free[:, None].astype(int) - fixed).max(axis=2).min(axis=1)
+    colours = np.concatenate([fixed, free[distance > ALIKE]])
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(colours.ravel().tolist())
+    return palette
 
 
 def _png(image: Image.Image) -> bytes:

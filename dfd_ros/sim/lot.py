@@ -61,7 +61,9 @@ def parking_lot(seed: int, *, clear: float = 0.0) -> Scene:
     x = rng.uniform(10.0, 12.5)
     things = [thing for thing in things if not _in_bay(thing, x, side)]
     things.append(turned(vehicle("car"), x, side * (gap + 2.2), -side * 90.0 + rng.uniform(-8.0, 8.0)))
-    things.append(turned(vehicle("car"), rng.uniform(24.0, 28.0) + clear, rng.uniform(-0.5, 0.5), rng.uniform(-4.0, 4.0)))
+    things.append(
+        turned(vehicle("car"), rng.uniform(24.0, 28.0) + clear, rng.uniform(-0.5, 0.5), rng.uniform(-4.0, 4.0))
+    )
     things.append(turned(vehicle("truck"), rng.uniform(51.0, 55.0), rng.uniform(-1.5, 1.5), 90.0 * rng.choice([-1, 1])))
 
     things += _people_and_furniture(rng, atlas, -side, clear)
@@ -118,7 +120,9 @@ def _surroundings(rng: np.random.Generator) -> list[SceneObject]:
     long = props.building(62.0, 10.0, float(rng.uniform(5.5, 8.0)), walls[int(rng.integers(2))])
     things.append(turned(long, 35.0, -12.0, -90.0))
     for x in np.arange(14.0, 62.0, 6.5):
-        things.append(turned(props.tree(rng, float(rng.uniform(5.0, 7.5))), x + rng.uniform(-1.5, 1.5), rng.uniform(10.0, 13.0)))
+        things.append(
+            turned(props.tree(rng, float(rng.uniform(5.0, 7.5))), x + rng.uniform(-1.5, 1.5), rng.uniform(10.0, 13.0))
+        )
     hedge = SceneObject("hedge")
     hedge.box((6.0, 15.0, 0.0), (64.0, 16.0, 1.7), Coat("foliage", 1.2))
     things.append(hedge)

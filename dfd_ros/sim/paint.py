@@ -234,9 +234,7 @@ def sign(rng: np.random.Generator) -> Picture:
     return picture
 
 
-def _plate(
-    picture: Picture, low: tuple[float, float], high: tuple[float, float], rng: np.random.Generator
-) -> None:
+def _plate(picture: Picture, low: tuple[float, float], high: tuple[float, float], rng: np.random.Generator) -> None:
     _fill(picture, [low, (high[0], low[1]), high, (low[0], high[1])], WHITE)
     height, width = picture.shape[:2]
     text = "".join(rng.choice(list("ABCDEFGHKLMNPRSTUVXYZ0123456789"), 7))

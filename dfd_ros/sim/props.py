@@ -41,10 +41,13 @@ def common_textures(rng: np.random.Generator) -> Atlas:
     """The atlas with the textures that things share."""
     atlas = Atlas()
     atlas.add(
-        "asphalt", surface((0.17, 0.17, 0.175), rng, photo="gravel", contrast=0.36, scales=(3, 10), grain=0.22, tint=0.02)
+        "asphalt",
+        surface((0.17, 0.17, 0.175), rng, photo="gravel", contrast=0.36, scales=(3, 10), grain=0.22, tint=0.02),
     )
     atlas.add("grass", surface((0.11, 0.17, 0.05), rng, photo="grass", contrast=0.55, scales=(1, 4), grain=0.22))
-    atlas.add("foliage", surface((0.07, 0.12, 0.035), rng, photo="grass", contrast=0.75, scales=(1, 3), grain=0.3, size=512))
+    atlas.add(
+        "foliage", surface((0.07, 0.12, 0.035), rng, photo="grass", contrast=0.75, scales=(1, 3), grain=0.3, size=512)
+    )
     concrete = surface((0.36, 0.35, 0.33), rng, photo="gravel", contrast=0.16, scales=(4, 16), grain=0.16)
     concrete[:10] *= 0.5  # joints
     concrete[:, :10] *= 0.5
@@ -148,7 +151,9 @@ def pedestrian(atlas: Atlas, name: str, rng: np.random.Generator) -> SceneObject
         thing.cylinder(foot, knee, 0.065 * s, trousers)
         thing.cylinder(knee, hip, 0.085 * s, trousers)
         thing.ellipsoid(knee, (0.082 * s,) * 3, trousers)
-        thing.ellipsoid((foot[0] + 0.06, foot[1], 0.05 * s), (0.14 * s, 0.055 * s, 0.05 * s), shoe, axis=(0.0, 0.0, 1.0))
+        thing.ellipsoid(
+            (foot[0] + 0.06, foot[1], 0.05 * s), (0.14 * s, 0.055 * s, 0.05 * s), shoe, axis=(0.0, 0.0, 1.0)
+        )
         shoulder = (0.0, side * 0.21 * s, 1.42 * s)
         elbow = (-side * 0.4 * stride * s, side * 0.27 * s, 1.13 * s)
         hand = (-side * 0.8 * stride * s + 0.1, side * 0.25 * s, 0.90 * s)

@@ -227,7 +227,11 @@ def compile_scene(objects: Sequence[SceneObject], atlas: Atlas, light: Light, cl
         inverse = np.linalg.inv(_placement(thing) @ world_from_local)
         local_from_world[i] = inverse[:3]
         ball[i] = _bounding_ball(thing, part)
-    faces = [(plane, uv, coat) for *_, part in parts for plane, uv, coat in zip(part.planes, part.uv, part.coats, strict=True)]
+    faces = [
+        (plane, uv, coat)
+        for *_, part in parts
+        for plane, uv, coat in zip(part.planes, part.uv, part.coats, strict=True)
+    ]
     counts = [len(objects[index].parts) for index in order]
     arrays = SceneArrays(
         bounds=bounds[order].astype(np.float32),

@@ -118,9 +118,7 @@ def cast(
     return echoes
 
 
-def measure(
-    echoes: Echoes, settings: LidarSettings, period: float, rng: np.random.Generator
-) -> NDArray[np.void]:
+def measure(echoes: Echoes, settings: LidarSettings, period: float, rng: np.random.Generator) -> NDArray[np.void]:
     """One sweep's points (`POINT`), with noise and lost returns; `period`: seconds per turn."""
     pattern = beams(settings)
     chance = rng.random(len(echoes.distance), np.float32)

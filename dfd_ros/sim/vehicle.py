@@ -210,7 +210,11 @@ class SimulatedVehicle:
         # Light falls with the square of the f-number.
         gain = exposure_time / settings.reference_exposure
         gains = (gain * shallow, gain * deep * self.lens.f_number_ratio**2)
-        pictures = (np.asarray(view.shallow, np.float32), np.asarray(view.deep, np.float32))
+        # A picture without a share in the exposure need not be converted.
+        first = view.shallow if shallow > 0 else view.deep
+        second = view.deep if deep > 0 else view.shallow
+        light = np.asarray(first, np.float32)
+        pictures = (light, light if second is first else np.asarray(second, np.float32))
         return self._sensor.expose(pictures, gains, round(t * 1e6), out)
 
     def sweep(self, t: float) -> NDArray[np.void]:
