@@ -100,7 +100,7 @@ def _read_calibration(path: Path, shape: tuple[int, ...]) -> tuple[Camera, Trans
         raise InputError(f"calibration {path}: P2 must be K [I | t] with K a pinhole camera, got {projection.tolist()}")
     height, width = shape
     camera = Camera(width, height, matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
-    offset = Transform(translation=np.linalg.solve(matrix, projection[:, 3]))
+    offset = Transform(translation=np.linalg.solve(matrix, projection[:, 3]).astype(np.float64))
     rectification = Transform(_rotation(path, "R0_rect", matrices["R0_rect"]))
     velodyne = matrices["Tr_velo_to_cam"]
     extrinsics = Transform(_rotation(path, "Tr_velo_to_cam", velodyne[:, :3]), velodyne[:, 3])

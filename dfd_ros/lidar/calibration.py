@@ -5,6 +5,8 @@ lidar_frame: lidar
 camera_from_lidar:
   translation: [x, y, z]        # the LiDAR's origin in the camera's optical frame, metres
   quaternion: [x, y, z, w]      # of unit length
+
+All three keys are required, and no others are taken.
 """
 
 from __future__ import annotations

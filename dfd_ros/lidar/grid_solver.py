@@ -20,6 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+from scipy.linalg import cython_blas  # noqa: F401  loads the BLAS that numba calls, for the controller to find
+from threadpoolctl import ThreadpoolController
 
 from dfd_ros.errors import InputError
 
@@ -30,9 +32,9 @@ Stacks = tuple[NDArray[np.float64], NDArray[np.float64]]
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
 # Measured at 640x480: boxes up to this many pixels are not divided, and fronts with up to this many own pixels are
-# eliminated by plain loops, where calling BLAS costs more than it saves.
+# eliminated by plain loops, where calling LAPACK costs more than it saves.
 _SMALLEST_BOX = 16
-_FEW_PIXELS = 20
+_FEW_PIXELS = 24
 
 
 class _Plan(NamedTuple):
@@ -65,6 +67,7 @@ class GridSolver:
         self._stacks: Stacks = (np.empty(even), np.empty(odd))
         self._factors = np.empty(factor_at[-1])
         self._place = np.full(height * width, -1, np.int32)
+        self._libraries = ThreadpoolController()
 
     def solve(self, diagonal: FloatImage, coupling: FloatImage, rhs: FloatImage) -> FloatImage:
         """The solution x, (H, W).
@@ -75,7 +78,9 @@ class GridSolver:
             rhs: (H, W).
         """
         x = np.empty(self.shape)
-        _eliminate(self._plan, diagonal, coupling, rhs, self._stacks, self._factors, self._place)
+        # The fronts are small: on a busy machine BLAS's threads waste more time waiting for each other than they save.
+        with self._libraries.limit(limits=1, user_api="blas"):
+            _eliminate(self._plan, diagonal, coupling, rhs, self._stacks, self._factors, self._place)
         _substitute(self._plan, self._factors, x.ravel())
         return x
 
@@ -214,12 +219,12 @@ def _eliminate(plan, diagonal, coupling, rhs, stacks, factors, place):  # type: 
         end = tops[parity] + n_ring * (n_ring + 1)
         ring_ring = stacks[parity][tops[parity] : end].reshape(n_ring, n_ring + 1)
         if n_own <= _FEW_PIXELS:
-            _eliminate_few(own_own, own_ring, ring_own, ring_ring)
+            _solve_few(own_own, own_ring)
         else:
             own_ring[:] = np.linalg.solve(own_own, own_ring)
-            if n_ring > 0:
-                np.negative(ring_own, ring_own)
-                np.dot(ring_own, own_ring, ring_ring)
+        if n_ring > 0:
+            np.negative(ring_own, ring_own)
+            np.dot(ring_own, own_ring, ring_ring)
 
         if plan.children[k, 0] >= 0:
             top = tops[1 - parity]
@@ -303,30 +308,24 @@ def _add_to_ring(schur, child_ring, place, n_own, ring_ring):  # type: ignore[no
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
-def _eliminate_few(own_own, own_ring, ring_own, ring_ring):  # type: ignore[no-untyped-def]
-    """Gauss-Jordan without pivoting: own_ring becomes own⁻¹ own_ring, ring_ring becomes −ring_own own⁻¹ own_ring."""
-    n_own, columns = own_ring.shape
-    for k in range(n_own):
+def _solve_few(own_own, own_ring):  # type: ignore[no-untyped-def]
+    """Gauss-Jordan without pivoting: own_ring becomes own⁻¹ own_ring; own_own is spent."""
+    # Rows as views: subscripts from a range that does not begin at 0 would keep the loops from being vectorised.
+    for k in range(len(own_own)):
+        pivot_row, pivot_ring = own_own[k, k + 1 :], own_ring[k]
         inverse = 1.0 / own_own[k, k]
-        for j in range(k + 1, n_own):
-            own_own[k, j] *= inverse
-        for j in range(columns):
-            own_ring[k, j] *= inverse
-        for i in range(n_own):
+        for j in range(len(pivot_row)):
+            pivot_row[j] *= inverse
+        for j in range(len(pivot_ring)):
+            pivot_ring[j] *= inverse
+        for i in range(len(own_own)):
             factor = own_own[i, k]
             if i != k and factor != 0.0:
-                for j in range(k + 1, n_own):
-                    own_own[i, j] -= factor * own_own[k, j]
-                for j in range(columns):
-                    own_ring[i, j] -= factor * own_ring[k, j]
-    for i in range(len(ring_own)):
-        for j in range(columns):
-            ring_ring[i, j] = 0.0
-        for k in range(n_own):
-            factor = ring_own[i, k]
-            if factor != 0.0:
-                for j in range(columns):
-                    ring_ring[i, j] -= factor * own_ring[k, j]
+                row, ring = own_own[i, k + 1 :], own_ring[i]
+                for j in range(len(row)):
+                    row[j] -= factor * pivot_row[j]
+                for j in range(len(ring)):
+                    ring[j] -= factor * pivot_ring[j]
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})

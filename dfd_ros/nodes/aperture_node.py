@@ -38,7 +38,9 @@ class ApertureParameters:
         "frame", "what switches in mode alternate: the end of each frame (camera_info), or a rate", choices=("frame", "rate")
     )
     rate: float = parameter(10.0, "of switching, where trigger is rate", unit="Hz", minimum=0.01, maximum=500.0)
-    heartbeat: float = parameter(20.0, "at which the state is repeated", unit="Hz", minimum=1.0, maximum=500.0)
+    heartbeat: float = parameter(
+        50.0, "at which the state is repeated; a frame waits for the next one", unit="Hz", minimum=1.0, maximum=500.0
+    )
     frame_id: str = parameter("camera", "frame of the aperture's state")
 
 

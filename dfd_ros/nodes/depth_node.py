@@ -22,7 +22,7 @@ from dfd_ros.nodes.clouds import coloured_cloud
 from dfd_ros.nodes.convert import camera_from_info, image_array, image_message, lens_from_message, nanoseconds
 from dfd_ros.nodes.parameters import parameter
 from dfd_ros.nodes.worker import LatestWorker
-from dfd_ros.optics.estimate import DepthEstimate, EstimatorSettings, WhitenedProjection
+from dfd_ros.optics.estimate import DepthEstimate, EstimatorSettings, WhitenedProjectionEstimator
 from dfd_ros.optics.lens import Lens
 from dfd_ros.tone import linear_grey
 
@@ -31,8 +31,13 @@ class DepthParameters:
     backend: str = parameter(
         "auto", "what estimates depth; auto takes the best there is and says which", choices=("auto", "classical")
     )
-    hypotheses: int = parameter(24, "blur hypotheses of the classical estimator", minimum=4, maximum=128)
-    window: int = parameter(15, "over which the classical estimator gathers evidence", unit="px", minimum=3, maximum=99)
+    hypotheses: int = parameter(16, "blur hypotheses of the classical estimator", minimum=4, maximum=128)
+    window: float = parameter(
+        6.0, "standard deviation of its window, over which it gathers evidence", unit="px", minimum=1.0, maximum=50.0
+    )
+    noise: float = parameter(
+        0.004, "standard deviation of the camera's noise at white, as a share of white", minimum=1e-5, maximum=0.5
+    )
     min_confidence: float = parameter(
         0.0, "depth below it is published as NaN (unknown)", minimum=0.0, maximum=1.0, live=True
     )
@@ -47,8 +52,8 @@ class DepthNode(DfdNode[DepthParameters]):
 
     def configure(self) -> None:
         p = self.parameters
-        self._settings = EstimatorSettings(hypotheses=p.hypotheses, window=p.window, threads=p.threads)
-        self._estimator: WhitenedProjection | None = None
+        self._settings = EstimatorSettings(hypotheses=p.hypotheses, window=p.window, noise=p.noise, threads=p.threads)
+        self._estimator: WhitenedProjectionEstimator | None = None
         self._estimator_lens: Lens | None = None
         self._next_sequence: int | None = None
         asked = "asked for" if p.backend == "classical" else "chosen by auto: no trained network is installed"
@@ -99,10 +104,10 @@ class DepthNode(DfdNode[DepthParameters]):
         age = self.get_clock().now().nanoseconds - nanoseconds(pair.header.stamp)
         self.diagnostics.timing("latency", 1e-9 * age)
 
-    def _estimator_for(self, lens: Lens, shape: tuple[int, int]) -> WhitenedProjection:
+    def _estimator_for(self, lens: Lens, shape: tuple[int, int]) -> WhitenedProjectionEstimator:
         """The estimator of this lens and size, made anew when either changes."""
         if self._estimator is None or self._estimator.shape != shape or _differ(lens, self._estimator_lens):
-            self._estimator = WhitenedProjection(lens, shape, self._settings)
+            self._estimator = WhitenedProjectionEstimator(lens, shape, self._settings)
             self._estimator_lens = lens
             self.get_logger().info(lens.describe())
         return self._estimator

@@ -35,7 +35,6 @@ class SimParameters:
     )
     frame_rate: float = parameter(15.0, "of the camera", unit="Hz", minimum=0.5, maximum=120.0)
     lidar_rate: float = parameter(10.0, "of the LiDAR's sweeps", unit="Hz", minimum=0.5, maximum=50.0)
-    readout: float = parameter(0.01, "from the end of an exposure to its image", unit="s", minimum=0.0, maximum=1.0)
     exposure_times: tuple[float, ...] = parameter(
         (0.001, 0.004), "at the shallow and at the deep aperture", unit="s", minimum=1e-5, maximum=1.0
     )
@@ -71,6 +70,7 @@ class SimNode(DfdSource[SimParameters]):
         self._info = info_from_camera(camera, Header(frame_id=p.frame_id))
         self._timeline = ApertureTimeline()
         self._start: int | None = None
+        self._last_frame = -1
         self._image = self.advertise(Image, "image_raw")
         self._camera_info = self.advertise(CameraInfo, "camera_info")
         self._exposure = self.advertise(Exposure, "exposure")
@@ -78,7 +78,6 @@ class SimNode(DfdSource[SimParameters]):
         self._truth = self.advertise(Image, "ground_truth/depth")
         self._objects = self.advertise(ObjectBoxes, "ground_truth/objects")
         self.subscribe(ApertureState, "aperture/state", self._on_state, latched_qos(depth=10))
-        self.create_timer(1.0 / p.frame_rate, self._expose)
         self.create_timer(1.0 / p.lidar_rate, self._sweep)
         moving = f"driving at {p.speed:g} m/s" if p.moving else "standing"
         self.get_logger().info(f"{moving}, seed {p.seed}, {p.width}x{p.height} at {p.frame_rate:g} Hz; {lens.describe()}")
@@ -91,18 +90,29 @@ class SimNode(DfdSource[SimParameters]):
             self._timeline.add(report_from_message(message))
         except InputError as error:
             self.diagnostics.drop("bad_aperture_state", str(error))
+            return
+        self._expose_due()
 
-    def _expose(self) -> None:
-        """Publish the frame whose exposure and readout end now."""
-        if self._timeline.known_until is None:
-            return  # no aperture yet: the shutter stays closed
+    def _expose_due(self) -> None:
+        """Publish the newest frame whose exposure is over as far as the aperture's reports reach.
+
+        A frame shows what the aperture really did, so it waits for the report that tells.
+        """
         p = self.parameter_set.value
-        now = self.get_clock().now().nanoseconds
-        read_out = now - round(p.readout * NANOSECONDS)
-        aperture = Aperture(int(self._timeline.fraction(Aperture.DEEP, read_out, read_out) >= 0.5))
+        known_until = self._timeline.known_until
+        assert known_until is not None
+        if self._start is None:
+            self._start = known_until
+        period = NANOSECONDS / p.frame_rate
+        frame = int((known_until - self._start - round(max(p.exposure_times) * NANOSECONDS)) // period)
+        if frame <= self._last_frame:
+            return
+        self.diagnostics.count("missed", frame - self._last_frame - 1)
+        self._last_frame = frame
+        start = self._start + round(frame * period)
+        aperture = Aperture(int(self._timeline.fraction(Aperture.DEEP, start, start) >= 0.5))
         exposure = p.exposure_times[aperture]
-        start = read_out - round(exposure * NANOSECONDS)
-        shallow = self._timeline.fraction(Aperture.SHALLOW, start, read_out)
+        shallow = self._timeline.fraction(Aperture.SHALLOW, start, start + round(exposure * NANOSECONDS))
         time = self._time_since_start(start)
         header = Header(stamp=time_message(start), frame_id=p.frame_id)
         picture = self._vehicle.photograph(time, exposure, (shallow, 1.0 - shallow))
@@ -131,16 +141,15 @@ class SimNode(DfdSource[SimParameters]):
             self._objects.publish(ObjectBoxes(header=header, objects=boxes))
 
     def _sweep(self) -> None:
-        now = self.get_clock().now().nanoseconds
-        if not self._points.get_subscription_count():
+        if self._start is None or not self._points.get_subscription_count():
             return
+        now = self.get_clock().now().nanoseconds
         header = Header(stamp=time_message(now), frame_id=self.parameter_set.value.lidar_frame_id)
         self._points.publish(cloud_message(self._vehicle.sweep(self._time_since_start(now)), header))
         self.diagnostics.count("sweeps")
 
     def _time_since_start(self, now: int) -> float:
-        if self._start is None:
-            self._start = now
+        assert self._start is not None
         return max(now - self._start, 0) / NANOSECONDS
 
 

@@ -39,6 +39,8 @@ HYPOTHESIS_STRETCH = 12.0
 """CoC at which the spacing of the hypotheses has doubled, pixels: wide blur is only known coarsely."""
 LABEL_STEP = 0.25
 """Smallest spacing of labels, pixels of CoC."""
+FAR_MARGIN = 2.0
+"""Labels reach this factor beyond the lens's range, so that a far background is not taken for something very near."""
 MAX_LABELS = 56
 """Time grows with the labels; where the range needs more the step widens."""
 MODE_WIDTH = 0.8
@@ -74,10 +76,10 @@ class EstimatorSettings:
     hypotheses: int = 16
     window: float = 4.0
     noise: float = 0.004
-    evidence: float = 0.05
-    drift: float = 0.2
-    rise: float = 0.015
-    jump: tuple[float, float] = (0.02, 0.2)
+    evidence: float = 0.08
+    drift: float = 0.3
+    rise: float = 0.008
+    jump: tuple[float, float] = (0.03, 0.2)
     edge_contrast: float = 0.06
     tolerance: float = 0.1
     threads: int = 1
@@ -128,7 +130,7 @@ class WhitenedProjectionEstimator:
         self.settings = settings = settings or EstimatorSettings()
         self._kappa = lens.coc_scale / lens.f_number_shallow
         # Labels: signed CoC over the depth range.
-        first, last = (self._kappa * (1.0 - lens.focus_distance / z) for z in (lens.min_depth, lens.max_depth))
+        first, last = (self._kappa * (1.0 - lens.focus_distance / z) for z in (lens.min_depth, FAR_MARGIN * lens.max_depth))
         count = int(np.clip(math.ceil((last - first) / LABEL_STEP), 3, MAX_LABELS - 1)) + 1
         self.labels = np.linspace(first, last, count)
         self._label_depth = lens.focus_distance / (1.0 - self.labels / self._kappa)
@@ -171,6 +173,7 @@ class WhitenedProjectionEstimator:
         _upsample(self._signed_coc, self._cell_confidence, guide, cv2.sqrt(deep), settings.edge_contrast, coc, confidence)
         np.subtract(1.0, coc / np.float32(self._kappa), out=coc)
         np.divide(np.float32(self.lens.focus_distance), coc, out=coc)
+        np.minimum(coc, np.float32(self.lens.max_depth), out=coc)
         return DepthEstimate(coc, confidence)
 
     def _likelihoods(self, energies: Image, usable: Image) -> None:

@@ -73,12 +73,9 @@ def render_defocus(
             table = kernel_table(float(coc.max()), lens.psf)
             index = table.index(coc)
             picture = np.empty_like(image)
+            fixed = (image, index, table.weights, table.radius, layers, picture)
             jobs = [
-                pool.submit(
-                    _render_rows,
-                    *(top, min(top + _STRIP_ROWS, len(image)), image, index, table.weights, table.radius),
-                    *(layers.bounds, layers.extension, layers.rows, layers.columns, layers.sources, picture),
-                )
+                pool.submit(_render_strip, top, min(top + _STRIP_ROWS, len(image)), *fixed)
                 for top in range(0, len(image), _STRIP_ROWS)
             ]
             for job in jobs:
@@ -159,6 +156,23 @@ def _extend(
     pixel_of_label = np.zeros(int(label.max()) + 1, np.int32)
     pixel_of_label[label[window]] = flat[window]
     return flat[hidden], pixel_of_label[label[hidden]]
+
+
+def _render_strip(
+    top: int,
+    bottom: int,
+    image: NDArray[np.float32],
+    kernel_index: NDArray[np.int32],
+    weights: NDArray[np.float32],
+    radius: NDArray[np.int32],
+    layers: _Layers,
+    picture: NDArray[np.float32],
+) -> None:
+    """Render rows top to bottom of `picture`."""
+    _render_rows(
+        *(top, bottom, image, kernel_index, weights, radius, layers.bounds, layers.extension),
+        *(layers.rows, layers.columns, layers.sources, picture),
+    )
 
 
 @njit(cache=True, nogil=True, fastmath=True)

@@ -151,9 +151,7 @@ def pedestrian(atlas: Atlas, name: str, rng: np.random.Generator) -> SceneObject
         thing.cylinder(foot, knee, 0.065 * s, trousers)
         thing.cylinder(knee, hip, 0.085 * s, trousers)
         thing.ellipsoid(knee, (0.082 * s,) * 3, trousers)
-        thing.ellipsoid(
-            (foot[0] + 0.06, foot[1], 0.05 * s), (0.14 * s, 0.055 * s, 0.05 * s), shoe, axis=(0.0, 0.0, 1.0)
-        )
+        thing.ellipsoid((foot[0] + 0.06, foot[1], 0.05 * s), (0.14 * s, 0.055 * s, 0.05 * s), shoe)
         shoulder = (0.0, side * 0.21 * s, 1.42 * s)
         elbow = (-side * 0.4 * stride * s, side * 0.27 * s, 1.13 * s)
         hand = (-side * 0.8 * stride * s + 0.1, side * 0.25 * s, 0.90 * s)
@@ -201,7 +199,7 @@ def bush(rng: np.random.Generator, size: float) -> SceneObject:
         radius = float(rng.uniform(0.035, 0.06)) * size
         shade = float(rng.uniform(0.7, 1.6))
         leaf = Coat("foliage", 0.25, (shade, shade, shade))
-        centre = direction + (0.0, 0.0, 0.66 * size)
+        centre = direction + np.array([0.0, 0.0, 0.66 * size])
         thing.ellipsoid(centre, (radius, 0.5 * radius, 0.12 * radius), leaf, rng.standard_normal(3))
     return thing
 

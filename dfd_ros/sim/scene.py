@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dfd_ros.sim.textures import Atlas
 
@@ -23,7 +23,8 @@ class SceneArrays(NamedTuple):
     """What the compiled ray caster reads; all float arrays float32.
 
     bounds (O, 6): world bounding box of each object (minimum, maximum). first_part (O + 1): parts by object.
-    ball (P, 4): world centre and squared radius of each part's bounding ball. kind (P,); local_from_world (P, 3, 4); first_face (P + 1); part_object (P,).
+    ball (P, 4): world centre and squared radius of each part's bounding ball.
+    kind (P,); local_from_world (P, 3, 4); first_face (P + 1); part_object (P,).
     plane (F, 4): outward normal n and offset d, inside is n·x <= d, in the part's frame. A cylinder has unit radius
     and runs from z = −1 to 1, its faces are side, top and bottom; an ellipsoid is the unit sphere.
     texture (F,); uv (F, 2, 4): affine texture coordinates (1 = one tile); tint (F, 3); gloss (F,) in [0, 1].
@@ -169,10 +170,11 @@ class SceneObject:
         part.planes += [(0.0, 0.0, 1.0, 1.0), (0.0, 0.0, -1.0, 1.0)]
 
     def ellipsoid(
-        self, centre: Sequence[float], radii: Sequence[float], coat: Coat, axis: Sequence[float] = (0.0, 0.0, 1.0)
+        self, centre: ArrayLike, radii: Sequence[float], coat: Coat, axis: ArrayLike = (0.0, 0.0, 1.0)
     ) -> None:
         """An ellipsoid whose third radius lies along `axis`."""
-        frame = _frame(np.asarray(axis, np.float64) / np.linalg.norm(axis))
+        direction = np.asarray(axis, np.float64)
+        frame = _frame(direction / np.linalg.norm(direction))
         self._round(ELLIPSOID, np.column_stack([frame * np.asarray(radii), np.asarray(centre)]), coat)
 
     def _round(self, kind: int, object_from_local: NDArray[np.float64], coat: Coat) -> None:
@@ -227,11 +229,7 @@ def compile_scene(objects: Sequence[SceneObject], atlas: Atlas, light: Light, cl
         inverse = np.linalg.inv(_placement(thing) @ world_from_local)
         local_from_world[i] = inverse[:3]
         ball[i] = _bounding_ball(thing, part)
-    faces = [
-        (plane, uv, coat)
-        for *_, part in parts
-        for plane, uv, coat in zip(part.planes, part.uv, part.coats, strict=True)
-    ]
+    faces = [face for *_, part in parts for face in zip(part.planes, part.uv, part.coats, strict=True)]
     counts = [len(objects[index].parts) for index in order]
     arrays = SceneArrays(
         bounds=bounds[order].astype(np.float32),

@@ -75,7 +75,7 @@ def _noise_field(shape: tuple[int, int], slope: float) -> NDArray[np.float32]:
     frequency[0, 0] = np.inf
     white = np.fft.rfft2(np.random.default_rng(shape[0] * shape[1]).standard_normal(shape, np.float32))
     field_ = np.fft.irfft2(white * frequency**-slope, s=shape)
-    return np.float32(field_ / field_.std())
+    return (field_ / field_.std()).astype(np.float32)
 
 
 @cache
@@ -112,7 +112,7 @@ def tile(name: str, turned: bool = False) -> NDArray[np.float32]:
     else:
         shifted = np.roll(grey, (256, 256), (0, 1))
         grey = 1.0 + ((1 - fade) * (grey - 1.0) + fade * (shifted - 1.0)) / np.hypot(1 - fade, fade)
-    return np.float32((grey - grey.mean()) / grey.std())
+    return ((grey - grey.mean()) / grey.std()).astype(np.float32)
 
 
 def repeated(pattern: NDArray[np.float32], times: int, size: int = TILE) -> NDArray[np.float32]:

@@ -73,9 +73,9 @@ def _hit_part(scene: SceneArrays, part, o, d, limit):
         b = ox * dx + oy * dy + oz * dz
         c = ox * ox + oy * oy + oz * oz - 1.0
     root = b * b - a * c
-    if root <= 0.0 or a <= 0.0:
-        if not (kind == CYLINDER and a <= 1e-12 and c < 0.0):
-            return limit, MISS
+    along_axis = kind == CYLINDER and a <= 1e-12 and c < 0.0
+    if (root <= 0.0 or a <= 0.0) and not along_axis:
+        return limit, MISS
     if a > 1e-12:
         t = (-b - math.sqrt(root)) / a
         if kind != CYLINDER:
