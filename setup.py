@@ -37,6 +37,7 @@ setup(
         "rosbags>=0.10",
         "scikit-image>=0.22",
         "scipy>=1.11",
+        "threadpoolctl>=3",
         "threadpoolctl>=3.1",
         "typer>=0.9",
     ],

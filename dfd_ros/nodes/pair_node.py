@@ -100,7 +100,7 @@ class PairNode(DfdNode[PairParameters]):
 
     def activate(self) -> None:
         self._pair = self.advertise(ImagePair, "pair")
-        self.subscribe(ApertureState, "aperture/state", self._on_state, latched_qos(depth=10))
+        self.subscribe(ApertureState, "aperture/state", self._on_state, latched_qos(depth=100))
         self.subscribe(Exposure, "exposure", self._on_exposure, subscriber_qos(5))
         self.subscribe(CameraInfo, "camera_info", self._on_camera_info, subscriber_qos(5))
         self.subscribe(Image, "image_raw", self._on_image, subscriber_qos(5))

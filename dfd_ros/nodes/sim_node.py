@@ -77,7 +77,7 @@ class SimNode(DfdSource[SimParameters]):
         self._points = self.advertise(PointCloud2, "points")
         self._truth = self.advertise(Image, "ground_truth/depth")
         self._objects = self.advertise(ObjectBoxes, "ground_truth/objects")
-        self.subscribe(ApertureState, "aperture/state", self._on_state, latched_qos(depth=10))
+        self.subscribe(ApertureState, "aperture/state", self._on_state, latched_qos(depth=100))
         self.create_timer(1.0 / p.lidar_rate, self._sweep)
         moving = f"driving at {p.speed:g} m/s" if p.moving else "standing"
         self.get_logger().info(f"{moving}, seed {p.seed}, {p.width}x{p.height} at {p.frame_rate:g} Hz; {lens.describe()}")
