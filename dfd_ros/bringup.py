@@ -11,8 +11,13 @@ import time
 from pathlib import Path
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
-from launch import Action, LaunchContext
-from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, RegisterEventHandler, SetEnvironmentVariable
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+)
 from launch.event_handlers import OnProcessStart
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
@@ -22,6 +27,7 @@ from lifecycle_msgs.msg import Transition
 
 from dfd_ros.share import PROFILE_VARIABLE, config_file
 from dfd_ros.vehicle import DEFAULT_NAMESPACE, DEFAULT_PARAMETERS, RECORD, NodeSpec, graph
+from launch import Action, LaunchContext
 
 PACKAGE = "dfd_ros"
 
@@ -93,11 +99,15 @@ def _process(spec: NodeSpec, namespace: str, params_file: str, log_level: str) -
         return [node]
 
     def change(transition: int) -> EmitEvent:
-        return EmitEvent(event=ChangeState(lifecycle_node_matcher=lambda action: action is node, transition_id=transition))
+        return EmitEvent(
+            event=ChangeState(lifecycle_node_matcher=lambda action: action is node, transition_id=transition)
+        )
 
     configure = OnProcessStart(target_action=node, on_start=[change(Transition.TRANSITION_CONFIGURE)])
     activate = OnStateTransition(
-        target_lifecycle_node=node, goal_state="inactive", start_state="configuring",
+        target_lifecycle_node=node,
+        goal_state="inactive",
+        start_state="configuring",
         entities=[change(Transition.TRANSITION_ACTIVATE)],
     )
     return [RegisterEventHandler(configure), RegisterEventHandler(activate), node]

@@ -56,7 +56,9 @@ def vehicle(
 
 @app.command()
 def calibrate(
-    folder: Annotated[Path, typer.Argument(help="dual-aperture photographs with depth (NNN_f2.8.jpg, ..., NNN_depth_mm.png)")],
+    folder: Annotated[
+        Path, typer.Argument(help="dual-aperture photographs with depth (NNN_f2.8.jpg, ..., NNN_depth_mm.png)")
+    ],
     out: Annotated[Path, typer.Option(help="lens file to write")] = Path("lens.yaml"),
     plot: Annotated[Path | None, typer.Option(help="picture of the fit [default: beside the lens file]")] = None,
     first: Annotated[int, typer.Option(help="first scene, from 0", min=0)] = 0,
@@ -90,7 +92,9 @@ def calibrate(
 @app.command()
 def score(
     bag: Annotated[Path, typer.Argument(help="a bag with depth and ground truth")],
-    out: Annotated[Path | None, typer.Option(help="folder for summary.json and panel.png [default: only the table]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for summary.json and panel.png [default: only the table]")
+    ] = None,
 ) -> None:
     """Score a recording: rates, latency, drops, and depth against the ground truth."""
     from dfd_ros.scoring.panel import panel_from_bag

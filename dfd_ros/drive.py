@@ -6,11 +6,8 @@ bag, `summary.json` and `panel.png`.
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +24,7 @@ from dfd_ros.errors import InputError
 from dfd_ros.optics.lens import save_lens
 from dfd_ros.scoring.panel import panel_from_bag
 from dfd_ros.scoring.summary import Summary, print_table, summarise_bag
+from dfd_ros.signals import StopRequest, stop_on_signal
 from dfd_ros.vehicle import DEFAULT_NAMESPACE, DEFAULT_PARAMETERS, RECORD, REPLAY, SIM, Composition, NodeSpec, graph
 
 if TYPE_CHECKING:
@@ -83,7 +81,7 @@ def drive(settings: DriveSettings, console: Console) -> Summary:
     specs = _prepare(settings, specs, console)
     bag = settings.out / "bag"
     specs = [RECORD.with_parameters(bag=str(bag)), MONITOR, *specs]
-    with _stop_on_signal() as stopping:
+    with stop_on_signal() as stop:
         with Progress(console=console, transient=True) as progress:
             making = {SIM.name: {"progress": _progress_bar(progress)}}
             files = (DEFAULT_PARAMETERS, *settings.parameter_files)
@@ -96,7 +94,7 @@ def drive(settings: DriveSettings, console: Console) -> Summary:
             )
             composition.__enter__()
         try:
-            _watch(composition, settings, stopping, console, start)
+            _watch(composition, settings, stop, console, start)
         finally:
             console.print("stopping: the nodes work off what they have")
             composition.__exit__()
@@ -133,15 +131,15 @@ def _calibrate_first_half(settings: DriveSettings, console: Console) -> list[Nod
 
 
 def _watch(
-    composition: Composition, settings: DriveSettings, stopping: threading.Event, console: Console, start: float
+    composition: Composition, settings: DriveSettings, stop: StopRequest, console: Console, start: float
 ) -> None:
     """Show what the nodes do until the time is up, the replay is over, or a signal comes."""
-    monitor: MonitorNode = composition.nodes[MONITOR.name]  # type: ignore[assignment]
+    monitor: MonitorNode = composition.nodes[MONITOR.name]
     replay = composition.nodes.get(REPLAY.name)
     running_since = time.monotonic()
     first_answer: float | None = None
     with Live(console=console, refresh_per_second=4, transient=not console.is_terminal) as live:
-        while not stopping.is_set():
+        while not stop.made:
             now = time.monotonic()
             if first_answer is None and (what := _answered(monitor.statuses)):
                 first_answer = now
@@ -152,7 +150,7 @@ def _watch(
                 return
             if console.is_terminal:
                 live.update(status_display(monitor.statuses, now - running_since))
-            stopping.wait(REFRESH if console.is_terminal and first_answer else 0.2)
+            stop.wait(REFRESH if console.is_terminal and first_answer else 0.2)
 
 
 def _answered(statuses: Mapping[str, NodeStatus]) -> str:
@@ -194,17 +192,3 @@ def _progress_bar(progress: Progress, what: str = "rendering ahead") -> Callable
     """A callback that moves a bar from 0 to 1."""
     task = progress.add_task(what, total=1.0)
     return lambda done: progress.update(task, completed=done)
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; more of them change nothing, so that the end is always orderly."""
-    stopping = threading.Event()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, lambda *_: stopping.set())
-    try:
-        yield stopping
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

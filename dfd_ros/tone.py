@@ -21,14 +21,12 @@ def _light_table(gamma: float) -> NDArray[np.float32]:
     return ((np.arange(256, dtype=np.float64) / 255.0) ** gamma).astype(np.float32)
 
 
-def linear_grey(
-    image: NDArray[np.uint8], gamma: float, out: NDArray[np.float32] | None = None
-) -> NDArray[np.float32]:
+def linear_grey(image: NDArray[np.uint8], gamma: float, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     """Luminance in linear light of an RGB (H, W, 3) or grey (H, W) 8-bit image: (H, W) float32 in [0, 1]."""
     table = _light_table(gamma)
     if image.ndim == 2:
-        return cv2.LUT(image, table, dst=out)  # type: ignore[return-value]
-    return cv2.transform(cv2.LUT(image, table), LUMA, dst=out)  # type: ignore[return-value]
+        return cv2.LUT(image, table, dst=out)
+    return cv2.transform(cv2.LUT(image, table), LUMA, dst=out)
 
 
 @lru_cache(maxsize=64)

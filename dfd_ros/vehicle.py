@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import signal
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ import yaml
 from dfd_ros.data.sources import detect
 from dfd_ros.errors import InputError
 from dfd_ros.share import config_file, use_transport_profile
+from dfd_ros.signals import stop_on_signal
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -81,7 +81,9 @@ def graph(source: str, driver: str = "sim", lens_file: str = "") -> list[NodeSpe
     if source == "camera":
         return [DEPTH, LIDAR_DEPTH, pair, aperture]
     if not Path(source).exists():
-        raise InputError(f"source: expected sim, camera, or the path of photographs, KITTI frames or a bag, got {source!r}")
+        raise InputError(
+            f"source: expected sim, camera, or the path of photographs, KITTI frames or a bag, got {source!r}"
+        )
     replay = REPLAY.with_parameters(path=str(source))
     kinds = {
         "photographs": [DEPTH, pair.with_parameters(max_motion=20.0), replay],
@@ -215,9 +217,6 @@ def main() -> None:
         name, _, assignment = setting.partition(".")
         key, _, value = assignment.partition("=")
         specs[name] = specs[name].with_parameters(**{key: yaml.safe_load(value)})
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
     composition = Composition(
         list(specs.values()),
         namespace=options.namespace,
@@ -225,7 +224,8 @@ def main() -> None:
         log_level=options.log_level,
     )
     try:
-        with composition:
-            stopping.wait()
+        with stop_on_signal() as stop, composition:
+            while not stop.wait(1.0):
+                pass
     except InputError as error:
         sys.exit(str(error))

@@ -1,6 +1,6 @@
 """Recorded pictures through the vehicle's nodes.
 
-    ros2 launch dfd_ros replay.launch.py source:=my_photographs lens_file:=my_lens.yaml
+ros2 launch dfd_ros replay.launch.py source:=my_photographs lens_file:=my_lens.yaml
 """
 
 from launch import LaunchDescription

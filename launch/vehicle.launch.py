@@ -1,6 +1,6 @@
 """The vehicle: aperture, pairs, LiDAR ground truth and depth, on the simulator or on a real camera.
 
-    ros2 launch dfd_ros vehicle.launch.py source:=camera driver:=serial record:=true rviz:=true
+ros2 launch dfd_ros vehicle.launch.py source:=camera driver:=serial record:=true rviz:=true
 """
 
 from launch import LaunchDescription

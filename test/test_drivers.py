@@ -69,7 +69,12 @@ def test_the_serial_driver_switches_and_learns_the_settle_time(device):
 
 @pytest.mark.parametrize(
     ("answer", "words"),
-    [(None, "no answer to 'S' within 0.1 s"), ("ERR too hot", "'ERR too hot'"), ("OK soon", "'OK soon'"), ("", "got ''")],
+    [
+        (None, "no answer to 'S' within 0.1 s"),
+        ("ERR too hot", "'ERR too hot'"),
+        ("OK soon", "'OK soon'"),
+        ("", "got ''"),
+    ],
 )
 def test_a_device_that_refuses_or_is_silent_is_an_error_with_its_words(device, answer, words):
     driver = serial_driver(device)

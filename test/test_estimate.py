@@ -25,9 +25,13 @@ BOTH = replace(FAR, name="both", min_depth=1.2)
 INSIDE = (slice(16, -16), slice(16, -16))
 
 
+FINE = 3
+"""Scenes are blurred on a grid this much finer than the pixels, which then integrate over their area."""
+
+
 def texture(seed: int = 0) -> np.ndarray:
-    """1/f noise in [0.1, 0.8] with a margin on all sides, float32."""
-    shape = (SHAPE[0] + 2 * MARGIN, SHAPE[1] + 2 * MARGIN)
+    """1/f noise in [0.1, 0.8] on the fine grid with a margin on all sides, float32."""
+    shape = (FINE * (SHAPE[0] + 2 * MARGIN), FINE * (SHAPE[1] + 2 * MARGIN))
     random = np.random.default_rng(seed)
     fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
     spectrum = np.fft.rfft2(random.standard_normal(shape)) / np.maximum(np.hypot(fy, fx), 1.0 / max(shape))
@@ -44,20 +48,30 @@ def disk(diameter: float) -> np.ndarray:
     return kernel / kernel.sum()
 
 
-def photograph(lens: Lens, depth: np.ndarray, scene: np.ndarray, noise: float = 0.003, seed: int = 1) -> list[np.ndarray]:
+def expose(scene: np.ndarray, coc: float) -> np.ndarray:
+    """The fine scene through a lens with this CoC (pixels), then integrated by the pixels, (H, W)."""
+    blurred = cv2.filter2D(scene, -1, disk(FINE * coc), borderType=cv2.BORDER_REFLECT)
+    size = (scene.shape[1] // FINE, scene.shape[0] // FINE)
+    return cv2.resize(blurred, size, interpolation=cv2.INTER_AREA)[MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+
+def photograph(
+    lens: Lens, depth: np.ndarray, scene: np.ndarray, noise: float = 0.003, seed: int = 1
+) -> list[np.ndarray]:
     """Shallow and deep picture of a textured scene of `depth` (H, W): each pixel by its own disk, then noise."""
     random = np.random.default_rng(seed)
-    crop = (slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
     images = []
     for f_number in (lens.f_number_shallow, lens.f_number_deep):
         coc = np.broadcast_to(lens.coc(depth, f_number), SHAPE)
-        levels = np.arange(np.floor(coc.min() * 4), np.ceil(coc.max() * 4) + 1) / 4
-        stack = np.stack([cv2.filter2D(scene, -1, disk(level), borderType=cv2.BORDER_REFLECT)[crop] for level in levels])
-        position = (coc - levels[0]) * 4
+        levels = np.arange(np.floor(coc.min() * 3), np.ceil(coc.max() * 3) + 1) / 3
+        stack = np.stack([expose(scene, level) for level in levels])
+        position = (coc - levels[0]) * 3
         low = np.minimum(position.astype(int), max(len(levels) - 2, 0))
         part = position - low
         rows, columns = np.indices(SHAPE)
-        image = (1 - part) * stack[low, rows, columns] + part * stack[np.minimum(low + 1, len(levels) - 1), rows, columns]
+        image = (1 - part) * stack[low, rows, columns] + part * stack[
+            np.minimum(low + 1, len(levels) - 1), rows, columns
+        ]
         images.append((image + noise * random.standard_normal(SHAPE)).astype(np.float32))
     return images
 
@@ -67,15 +81,18 @@ def far_estimator() -> WhitenedProjectionEstimator:
     return WhitenedProjectionEstimator(FAR, SHAPE)
 
 
-@pytest.mark.parametrize(("depth", "limit"), [(2.5, 0.02), (4.0, 0.02), (7.0, 0.04), (12.0, 0.06)])
-def test_a_textured_plane_is_where_it_is(far_estimator: WhitenedProjectionEstimator, depth: float, limit: float) -> None:
+@pytest.mark.parametrize(("depth", "limit"), [(2.1, 0.02), (2.5, 0.01), (4.0, 0.01), (7.0, 0.02), (12.0, 0.06)])
+def test_a_textured_plane_is_where_it_is(
+    far_estimator: WhitenedProjectionEstimator, depth: float, limit: float
+) -> None:
     found = far_estimator.estimate(*photograph(FAR, np.full(SHAPE, depth), texture()))
     error = np.abs(found.depth - depth)[INSIDE] / depth
     assert np.median(error) < limit
     assert found.depth.dtype == found.confidence.dtype == np.float32
     assert found.depth.shape == found.confidence.shape == SHAPE
     assert 0.0 <= found.confidence.min() <= found.confidence.max() <= 1.0
-    assert np.mean(found.confidence[INSIDE] > 0.5) > 0.6
+    if depth < 10.0:  # at 12 m 0.1 px of blur is 5 % of depth: little to vouch for
+        assert np.mean(found.confidence[INSIDE] > 0.5) > 0.9
 
 
 def test_a_slanted_plane_is_followed(far_estimator: WhitenedProjectionEstimator) -> None:
@@ -150,7 +167,9 @@ def test_estimates_are_the_callers_to_keep(far_estimator: WhitenedProjectionEsti
 
 def test_sizes_need_not_divide_by_the_cell() -> None:
     shape = (157, 235)
-    pair = [np.ascontiguousarray(image[: shape[0], : shape[1]]) for image in photograph(FAR, np.full(SHAPE, 4.0), texture())]
+    pair = [
+        np.ascontiguousarray(image[: shape[0], : shape[1]]) for image in photograph(FAR, np.full(SHAPE, 4.0), texture())
+    ]
     found = WhitenedProjectionEstimator(FAR, shape).estimate(*pair)
     assert found.depth.shape == shape
     assert np.median(np.abs(found.depth - 4.0)) / 4.0 < 0.03

@@ -14,6 +14,7 @@ FLOORS = {
     "errors": 0,
     "geometry": 0,
     "share": 0,
+    "signals": 0,
     "tone": 0,
     "compat": 1,
     "capture": 1,

@@ -31,7 +31,9 @@ class Camera:
     def set(self, aperture, at, known_until):
         self.transitions += 1
         report = ApertureReport(aperture, T0 + at * MS, T0 + (at + 2) * MS, T0 + known_until * MS, self.transitions)
-        self.state.publish(report_message(report, 1.8 if aperture == Aperture.SHALLOW else 4.0, Mode.ALTERNATE, "camera"))
+        self.state.publish(
+            report_message(report, 1.8 if aperture == Aperture.SHALLOW else 4.0, Mode.ALTERNATE, "camera")
+        )
 
     def take(self, at, picture=SCENE, **changes):
         header = Header(stamp=time_message(T0 + at * MS), frame_id="camera")
@@ -163,4 +165,6 @@ def test_a_bayer_camera_is_converted(bench, camera):
     camera.take(35, raw, encoding="bayer_rggb8")
     assert wait_until(lambda: bench.pairs)
     assert bench.pairs[0].deep.encoding == "rgb8"
-    np.testing.assert_allclose(image_array(bench.pairs[0].deep, "deep")[8:-8, 8:-8, 1].mean(), raw[8:-8, 8:-8].mean(), rtol=0.02)
+    np.testing.assert_allclose(
+        image_array(bench.pairs[0].deep, "deep")[8:-8, 8:-8, 1].mean(), raw[8:-8, 8:-8].mean(), rtol=0.02
+    )

@@ -159,7 +159,9 @@ def test_frames_of_another_clock_are_dropped_as_unknown_and_memory_is_bounded():
     pairer.add_report(report(0, 10_000, 10_001, 10_100))
     (drop,) = pairer.add_frame(frame(12, 16))  # long before: seconds since the sensor's start, say
     assert drop.cause == Unlabelled.UNKNOWN
-    outcomes = [outcome for index in range(6) for outcome in pairer.add_frame(frame(10**6 + 10 * index, 10**6 + 10 * index + 4))]
+    outcomes = [
+        outcome for index in range(6) for outcome in pairer.add_frame(frame(10**6 + 10 * index, 10**6 + 10 * index + 4))
+    ]
     assert [drop.cause for drop in outcomes] == [Unlabelled.UNKNOWN] * 3
 
 

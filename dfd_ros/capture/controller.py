@@ -94,7 +94,11 @@ class ApertureController:
         if not self._report.fault:
             start = self._clock() if since is None else since
             self._report = replace(
-                self._report, transition_start=start, settled_at=start, transitions=self._report.transitions + 1, fault=True
+                self._report,
+                transition_start=start,
+                settled_at=start,
+                transitions=self._report.transitions + 1,
+                fault=True,
             )
         self.fault = why
         self._driver.close()

@@ -74,7 +74,9 @@ def load_driver(name: str, settings: DriverSettings) -> ApertureDriver:
     """
     found = {entry.name: entry for entry in entry_points(group=DRIVER_GROUP)}
     if name not in found:
-        raise InputError(f"parameter driver: expected one of {', '.join(sorted(found)) or 'none installed'}, got {name!r}")
+        raise InputError(
+            f"parameter driver: expected one of {', '.join(sorted(found)) or 'none installed'}, got {name!r}"
+        )
     try:
         factory: Callable[[DriverSettings], ApertureDriver] = found[name].load()
     except (ImportError, AttributeError) as error:

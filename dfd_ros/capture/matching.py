@@ -24,7 +24,7 @@ NEGLIGIBLE_MOTION = 0.05
 MIN_REGISTRATION_QUALITY = 0.1
 
 
-class MotionTooLarge(InputError):
+class MotionError(InputError):
     """The two images of a pair show too different places."""
 
 
@@ -69,7 +69,7 @@ def match_pair(
     it also serves where the images show nothing to measure a gain by.
 
     Raises:
-        MotionTooLarge: A pixel moved by more than `max_motion`.
+        MotionError: A pixel moved by more than `max_motion`.
     """
     grey_shallow, grey_deep = (linear_grey(image, settings.gamma) for image in (shallow, deep))
     gain = _gain(grey_shallow, grey_deep, settings, nominal_gain)
@@ -79,7 +79,7 @@ def match_pair(
         if measured.quality >= MIN_REGISTRATION_QUALITY:
             motion = measured.largest_shift(grey_deep.shape)
             if motion > settings.max_motion:
-                raise MotionTooLarge(
+                raise MotionError(
                     f"pair: expected {settings.max_motion:g} px of motion or less between its images, got {motion:.1f} px"
                 )
             if settings.motion == "compensate" and motion > NEGLIGIBLE_MOTION:

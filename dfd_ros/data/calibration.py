@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from dfd_ros.capture.matching import MatchSettings, MotionTooLarge, match_pair
+from dfd_ros.capture.matching import MatchSettings, MotionError, match_pair
 from dfd_ros.data.photographs import PhotographFolder
 from dfd_ros.errors import InputError
 from dfd_ros.optics.calibrate import Calibration, Pair, fit_coc_curve
@@ -41,7 +41,7 @@ def calibrate_folder(
             if scene.depth is not None:
                 try:
                     match = match_pair(scene.shallow, scene.deep, settings, nominal_gain=float("nan"))
-                except MotionTooLarge:
+                except MotionError:
                     continue
                 yield linear_grey(match.shallow, gamma), linear_grey(scene.deep, gamma), scene.depth
             if progress is not None:

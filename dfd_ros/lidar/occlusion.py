@@ -3,9 +3,10 @@
 The LiDAR does not sit where the camera does: near an object's edge it sees what the object hides from the camera, and
 such a return lands among the object's own. A return is culled when clearly nearer returns surround it: one in each of
 the four quadrants around its pixel, within the spacing of returns. Returns beside an edge have the nearer surface on
-one side only and stay, as do those on slanted ground, whose nearer neighbours lie below. On ray-cast streets with 32 to
-128 beams this drops under 0.1 % of good returns and finds 65 to 90 % of the hidden ones; a good return lost costs
-dense depth more than a hidden one kept.
+one side only and stay, as do those on slanted ground, whose nearer neighbours lie below. On ray-cast streets
+not used to choose the constants, it drops under 0.1 % of good returns and finds 47, 74 and 83 % of the hidden ones with
+32, 64 and 128 beams, but only 4 % with 16, whose rows lie too far apart to tell. It errs on that side because a good
+return lost costs dense depth more than a hidden one kept.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dfd_msgs.msg import ApertureState
-from dfd_msgs.srv import SetAperture
 from sensor_msgs.msg import CameraInfo
 
+from dfd_msgs.msg import ApertureState
+from dfd_msgs.srv import SetAperture
 from dfd_ros.capture.aperture import Aperture, Mode
 from dfd_ros.capture.controller import ApertureController
 from dfd_ros.capture.drivers import DriverSettings, load_driver
@@ -35,7 +35,9 @@ class ApertureParameters:
     mode: str = parameter("alternate", "what to do once active", choices=("alternate", "hold"))
     aperture: str = parameter("shallow", "the one to hold, or to start with", choices=("shallow", "deep"))
     trigger: str = parameter(
-        "frame", "what switches in mode alternate: the end of each frame (camera_info), or a rate", choices=("frame", "rate")
+        "frame",
+        "what switches in mode alternate: the end of each frame (camera_info), or a rate",
+        choices=("frame", "rate"),
     )
     rate: float = parameter(10.0, "of switching, where trigger is rate", unit="Hz", minimum=0.01, maximum=500.0)
     heartbeat: float = parameter(
@@ -61,7 +63,9 @@ class ApertureNode(DfdNode[ApertureParameters]):
             mode=Mode[p.mode.upper()],
             aperture=Aperture[p.aperture.upper()],
         )
-        self.get_logger().info(f"driver {p.driver}, F/{lens.f_number_shallow:g} and F/{lens.f_number_deep:g}, mode {p.mode}")
+        self.get_logger().info(
+            f"driver {p.driver}, F/{lens.f_number_shallow:g} and F/{lens.f_number_deep:g}, mode {p.mode}"
+        )
 
     def activate(self) -> None:
         p = self.parameters
@@ -98,7 +102,9 @@ class ApertureNode(DfdNode[ApertureParameters]):
         try:
             mode, aperture = Mode(request.mode), Aperture(request.index)
         except ValueError:
-            response.message = f"expected mode 0 or 1 and index 0 or 1, got mode {request.mode} and index {request.index}"
+            response.message = (
+                f"expected mode 0 or 1 and index 0 or 1, got mode {request.mode} and index {request.index}"
+            )
             return response
         self._controller.request(mode, aperture)
         self._publish()

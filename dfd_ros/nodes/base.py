@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -22,6 +21,7 @@ from dfd_ros.errors import InputError
 from dfd_ros.nodes.diagnostics import Diagnostics
 from dfd_ros.nodes.parameters import ParameterSet
 from dfd_ros.share import use_transport_profile
+from dfd_ros.signals import stop_on_signal
 
 Parameters = TypeVar("Parameters")
 
@@ -177,33 +177,24 @@ class DfdSource(_Equipped[Parameters], Node):
 
 
 def run(make_node: Callable[[], Node]) -> None:
-    """Run one node as a process until SIGINT or SIGTERM; a second signal changes nothing."""
+    """Run one node as a process until SIGINT or SIGTERM, or until a replay is finished."""
     use_transport_profile()
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    stopping = False
-
-    def stop(signal_number: int, frame: object) -> None:
-        nonlocal stopping
-        stopping = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    node: Node | None = None
-    try:
-        node = make_node()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        while not stopping and not getattr(node, "finished", False):
-            executor.spin_once(timeout_sec=0.1)
-    except InputError as error:
-        sys.exit(f"{error}")
-    except ExternalShutdownException:
-        pass  # the context was shut down from elsewhere
-    finally:
-        if node is not None:
-            shut_down(node)
-            node.destroy_node()
-        rclpy.try_shutdown()
+    with stop_on_signal() as stop:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        node: Node | None = None
+        try:
+            node = make_node()
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+            while not stop.made and not getattr(node, "finished", False):
+                executor.spin_once(timeout_sec=0.1)
+        except InputError as error:
+            sys.exit(f"{error}")
+        finally:
+            if node is not None:
+                shut_down(node)
+                node.destroy_node()
+            rclpy.try_shutdown()
 
 
 def shut_down(node: Node) -> None:

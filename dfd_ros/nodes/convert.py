@@ -8,11 +8,11 @@ from typing import Any
 import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
-from dfd_msgs.msg import ApertureState, LensInfo
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from dfd_msgs.msg import ApertureState, LensInfo
 from dfd_ros.capture.aperture import Aperture, ApertureReport, Mode
 from dfd_ros.compat.cv_bridge import CvBridge, CvBridgeError
 from dfd_ros.errors import InputError
@@ -174,7 +174,9 @@ def report_from_message(message: ApertureState) -> ApertureReport:
         raise InputError(f"aperture/state: expected index 0 (shallow) or 1 (deep), got {message.index}")
     start, settled = nanoseconds(message.transition_start), nanoseconds(message.settled_at)
     if settled < start:
-        raise InputError(f"aperture/state: expected settled_at after transition_start, got {start - settled} ns before it")
+        raise InputError(
+            f"aperture/state: expected settled_at after transition_start, got {start - settled} ns before it"
+        )
     return ApertureReport(
         Aperture(message.index), start, settled, nanoseconds(message.header.stamp), message.transitions, message.fault
     )

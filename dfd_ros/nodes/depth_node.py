@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from dfd_msgs.msg import ImagePair
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
+from dfd_msgs.msg import ImagePair
 from dfd_ros.errors import InputError
 from dfd_ros.nodes.base import DfdNode, run, subscriber_qos
 from dfd_ros.nodes.clouds import coloured_cloud
@@ -25,6 +25,7 @@ from dfd_ros.nodes.worker import LatestWorker
 from dfd_ros.optics.estimate import DepthEstimate, EstimatorSettings, WhitenedProjectionEstimator
 from dfd_ros.optics.lens import Lens
 from dfd_ros.tone import linear_grey
+
 
 @dataclass(frozen=True)
 class DepthParameters:
@@ -81,7 +82,9 @@ class DepthNode(DfdNode[DepthParameters]):
         self.diagnostics.count("received")
         missed = pair.sequence - self._next_sequence if self._next_sequence is not None else 0
         if missed > 0:
-            self.diagnostics.drop("lost_in_transport", "the pair's sequence skipped: pairs were lost on the way", missed)
+            self.diagnostics.drop(
+                "lost_in_transport", "the pair's sequence skipped: pairs were lost on the way", missed
+            )
         self._next_sequence = pair.sequence + 1
         self._worker.put(pair)
 

@@ -11,10 +11,10 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from dfd_msgs.msg import ImagePair
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
+from dfd_msgs.msg import ImagePair
 from dfd_ros import compat
 from dfd_ros.compat.message_filters import ApproximateTimeSynchronizer, Subscriber
 from dfd_ros.compat.transforms import static_transform
@@ -33,7 +33,9 @@ from dfd_ros.share import config_file
 
 @dataclass(frozen=True)
 class LidarDepthParameters:
-    guide: str = parameter("pair", "the image to colorize against: a pair's deep one, or image_raw", choices=("pair", "image"))
+    guide: str = parameter(
+        "pair", "the image to colorize against: a pair's deep one, or image_raw", choices=("pair", "image")
+    )
     extrinsics_file: str = parameter(
         "vehicle_extrinsics.yaml",
         "where the LiDAR is; not used for clouds in the camera's own frame, or where /tf_static tells and tf2_ros is there",

@@ -11,10 +11,10 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dfd_msgs.msg import ApertureState, Exposure, ImagePair
 from sensor_msgs.msg import CameraInfo, Image
 
-from dfd_ros.capture.matching import MatchSettings, MotionTooLarge, match_pair
+from dfd_msgs.msg import ApertureState, Exposure, ImagePair
+from dfd_ros.capture.matching import MatchSettings, MotionError, match_pair
 from dfd_ros.capture.pairing import Drop, Frame, Pair, Pairer, exposure_interval
 from dfd_ros.errors import InputError
 from dfd_ros.nodes.base import DfdNode, latched_qos, run, subscriber_qos
@@ -48,11 +48,15 @@ class PairParameters:
     clock_tolerance: float = parameter(
         0.001, "how far the clocks of camera and aperture may disagree", unit="s", minimum=0.0, maximum=1.0
     )
-    stamp_at: str = parameter("start", "what an image's stamp marks of its exposure", choices=("start", "middle", "end"))
+    stamp_at: str = parameter(
+        "start", "what an image's stamp marks of its exposure", choices=("start", "middle", "end")
+    )
     exposure_times: tuple[float, ...] = parameter(
         (0.001, 0.004), "shallow and deep, where the topic exposure does not tell", unit="s", minimum=0.0, maximum=10.0
     )
-    gamma: float = parameter(2.2, "encoding of the images, value = light^(1/gamma); 1 is linear", minimum=1.0, maximum=3.0)
+    gamma: float = parameter(
+        2.2, "encoding of the images, value = light^(1/gamma); 1 is linear", minimum=1.0, maximum=3.0
+    )
     exposure_match: str = parameter(
         "measured",
         "how the shallow image is brought to the deep one's brightness",
@@ -164,7 +168,7 @@ class PairNode(DfdNode[PairParameters]):
         try:
             array = image_array(shallow.image, "shallow")
             match = match_pair(array, image_array(deep.image, "deep"), settings, light_ratio)
-        except MotionTooLarge as error:
+        except MotionError as error:
             self.diagnostics.drop("motion", str(error), times=2)
             return
         except InputError as error:

@@ -1,11 +1,11 @@
 """A node's parameters as one frozen dataclass: the ROS declarations, the checks and the documentation follow from it.
 
-    @dataclass(frozen=True)
-    class PairParameters:
-        max_skew: float = parameter(0.2, "longest time between a pair's exposures", unit="s", minimum=0.0)
+@dataclass(frozen=True)
+class PairParameters:
+    max_skew: float = parameter(0.2, "longest time between a pair's exposures", unit="s", minimum=0.0)
 
-    parameters = ParameterSet(node, PairParameters)
-    parameters.value.max_skew
+parameters = ParameterSet(node, PairParameters)
+parameters.value.max_skew
 """
 
 from __future__ import annotations
@@ -196,7 +196,9 @@ def _number(value: float) -> str:
 def _show(value: Any) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_show(element) for element in value) + "]"
-    return str(value).lower() if isinstance(value, bool) else _number(value) if isinstance(value, float) else repr(value)
+    return (
+        str(value).lower() if isinstance(value, bool) else _number(value) if isinstance(value, float) else repr(value)
+    )
 
 
 def _allowed(field: dataclasses.Field[Any]) -> str:
@@ -229,7 +231,9 @@ def _descriptor(field: dataclasses.Field[Any]) -> ParameterDescriptor:
     elif isinstance(field.default, int):
         descriptor.integer_range = [
             IntegerRange(
-                from_value=int(-largest if low is None else low), to_value=int(largest if high is None else high), step=1
+                from_value=int(-largest if low is None else low),
+                to_value=int(largest if high is None else high),
+                step=1,
             )
         ]
     return descriptor

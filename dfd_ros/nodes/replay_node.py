@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from dfd_msgs.msg import ApertureState, Exposure, ObjectBoxes
 from rclpy.publisher import Publisher
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
+from dfd_msgs.msg import ApertureState, Exposure, ObjectBoxes
 from dfd_ros.capture.aperture import Aperture, ApertureReport, Mode
 from dfd_ros.data.bags import BagReader
 from dfd_ros.data.kitti import KittiFrames
@@ -151,7 +151,9 @@ class ReplayNode(DfdSource[ReplayParameters]):
         p = self.parameter_set.value
         last = count - 1 if p.last < 0 else p.last
         if not p.first <= last < count:
-            raise InputError(f"parameters first and last: expected scenes from 0 to {count - 1}, got {p.first} to {last}")
+            raise InputError(
+                f"parameters first and last: expected scenes from 0 to {count - 1}, got {p.first} to {last}"
+            )
         return range(p.first, last + 1)
 
     def _photographs(self, path: Path) -> Callable[[], Schedule]:
@@ -215,7 +217,9 @@ class ReplayNode(DfdSource[ReplayParameters]):
             recorded = bag.topics
         topics = {topic: name for topic in recorded for name in HARDWARE_TOPICS if f"/{topic}".endswith(f"/{name}")}
         if not topics:
-            raise InputError(f"bag {path}: expected topics named {', '.join(HARDWARE_TOPICS)}, got {', '.join(recorded)}")
+            raise InputError(
+                f"bag {path}: expected topics named {', '.join(HARDWARE_TOPICS)}, got {', '.join(recorded)}"
+            )
         self._open(*set(topics.values()))
         self.get_logger().info(f"replaying {', '.join(sorted(topics))} from {path}")
 
@@ -231,9 +235,9 @@ class ReplayNode(DfdSource[ReplayParameters]):
 
         return schedule
 
-    def _publish_shifted(self, topic: str, data: bytes, shift: int) -> None:
+    def _publish_shifted(self, topic: str, data: bytes | memoryview, shift: int) -> None:
         """Publish a recorded message with its times moved by `shift` nanoseconds."""
-        message = deserialize_message(data, HARDWARE_TOPICS[topic])
+        message = deserialize_message(bytes(data), HARDWARE_TOPICS[topic])
         message.header.stamp = time_message(nanoseconds(message.header.stamp) + shift)
         if isinstance(message, ApertureState):
             message.transition_start = time_message(nanoseconds(message.transition_start) + shift)

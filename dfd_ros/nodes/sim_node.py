@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dfd_msgs.msg import ApertureState, Exposure, ObjectBox, ObjectBoxes
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, RegionOfInterest
 from std_msgs.msg import Header
 
+from dfd_msgs.msg import ApertureState, Exposure, ObjectBox, ObjectBoxes
 from dfd_ros.capture.aperture import Aperture, ApertureTimeline
 from dfd_ros.errors import InputError
 from dfd_ros.lidar.calibration import load_extrinsics
@@ -80,7 +80,9 @@ class SimNode(DfdSource[SimParameters]):
         self.subscribe(ApertureState, "aperture/state", self._on_state, latched_qos(depth=100))
         self.create_timer(1.0 / p.lidar_rate, self._sweep)
         moving = f"driving at {p.speed:g} m/s" if p.moving else "standing"
-        self.get_logger().info(f"{moving}, seed {p.seed}, {p.width}x{p.height} at {p.frame_rate:g} Hz; {lens.describe()}")
+        self.get_logger().info(
+            f"{moving}, seed {p.seed}, {p.width}x{p.height} at {p.frame_rate:g} Hz; {lens.describe()}"
+        )
 
     def _log_progress(self, done: float) -> None:
         self.get_logger().info(f"rendering ahead: {100.0 * done:.0f} %", throttle_duration_sec=2.0)

@@ -45,6 +45,8 @@ MIN_SAMPLES = 8
 """Fewest samples that make a calibration."""
 SAMPLE_ERROR = 0.3
 """Error of a sample, pixels, from which the robust fit doubts it."""
+FOCUS_REACH = 10.0
+"""The focus is looked for within the depths seen, extended by this factor both ways."""
 BOOTSTRAPS = 100
 DEPTH_MARGIN = 1.25
 """The lens's range reaches this factor beyond the depths seen."""
@@ -129,7 +131,9 @@ def fit_coc_curve(
         InputError: No pairs, pairs of different sizes, or too few textured patches for a fit.
     """
     if not 0 < f_numbers[0] < f_numbers[1]:
-        raise InputError(f"calibration: expected f-numbers 0 < shallow < deep, got {f_numbers[0]:g} and {f_numbers[1]:g}")
+        raise InputError(
+            f"calibration: expected f-numbers 0 < shallow < deep, got {f_numbers[0]:g} and {f_numbers[1]:g}"
+        )
     projection: WhitenedProjection | None = None
     cocs = np.concatenate([np.arange(0.0, 8.0, 0.5), np.arange(8.0, max_coc + 1.0, 1.0)])
     gathered, depths, count = [], _DepthStatistics(), 0
@@ -249,14 +253,16 @@ def _fit(samples: Samples, start: tuple[float, float, float] | None) -> tuple[fl
         for focus in np.geomspace(0.5 * samples.depth.min(), 1.5 * samples.depth.max(), 16):
             shape = np.abs(1.0 - focus / samples.depth)
             kappa = float(np.median(samples.coc / np.maximum(shape, 0.05)))
-            starts.append((max(kappa, 0.1), float(focus), 0.1))
+            starts.append((min(max(kappa, 0.1), 500.0), float(focus), 0.1))
     scale = SAMPLE_ERROR * float(np.median(weight))
+    near, far = math.log(samples.depth.min() / FOCUS_REACH), math.log(samples.depth.max() * FOCUS_REACH)
+    bounds = ((math.log(1e-3), near, 0.0), (math.log(1e3), far, math.inf))
     fits = [
-        least_squares(residuals, (math.log(k), math.log(z), b), loss="cauchy", f_scale=scale, x_scale=(1.0, 1.0, 1.0))
+        least_squares(residuals, (math.log(k), math.log(z), b), bounds=bounds, loss="cauchy", f_scale=scale)
         for k, z, b in starts
     ]
     best = min(fits, key=lambda fit: float(fit.cost)).x
-    return math.exp(best[0]), math.exp(best[1]), abs(float(best[2]))
+    return math.exp(best[0]), math.exp(best[1]), float(best[2])
 
 
 def _bootstrap(samples: Samples, start: tuple[float, float, float], random: np.random.Generator) -> NDArray[np.float64]:
@@ -268,7 +274,9 @@ def _bootstrap(samples: Samples, start: tuple[float, float, float], random: np.r
     for _ in range(BOOTSTRAPS):
         chosen = np.concatenate([members[i] for i in random.integers(len(members), size=len(members))])
         fits.append(
-            _fit(Samples(samples.depth[chosen], samples.coc[chosen], samples.weight[chosen], samples.pair[chosen]), start)
+            _fit(
+                Samples(samples.depth[chosen], samples.coc[chosen], samples.weight[chosen], samples.pair[chosen]), start
+            )
         )
     return np.std(fits, axis=0)
 

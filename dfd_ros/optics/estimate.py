@@ -8,7 +8,7 @@
    deep image, and jump to the depths the lens file's prior expects. Flat areas so take their depth from what holds
    them, near/far ambiguity is settled by where a surface passes through the focus.
 4. Depth is the mean of the posterior about its mode; confidence is the posterior probability that the depth is right
-   to within `tolerance`: it is low on flat areas, near the ends of the range, between two modes, and wherever the
+   to within `tolerance`, less where there is no evidence nearby: it is low on flat areas, near the ends of the range, between two modes, and wherever the
    lens's own depth error is large. Both are brought to full resolution along the edges of the deep image.
 
 Images are (H, W) float32 in linear light with white at 1; `linearise` makes them. Depth is metres, confidence [0, 1].
@@ -51,6 +51,10 @@ COC_ERROR = 0.1
 """Error of a CoC measured on good texture, pixels (standard deviation)."""
 PRIOR_FLOOR = 1e-3
 """Prior density, metres per ln metre, that no label falls below."""
+SUPPORT_RANGE = 6.0
+"""How far evidence vouches for its neighbourhood, cells (standard deviation)."""
+SUPPORT = 0.1
+"""Evidence, ln of the best over the mean label's likelihood per cell, that halves confidence: noise alone gives 0.03."""
 OUTLIER_FLOOR = 1e-4
 """Likelihood that no label falls below, against what the model does not know (occlusion, highlights, motion)."""
 
@@ -65,8 +69,8 @@ class EstimatorSettings:
         noise: Standard deviation of the noise at white, as a fraction of white.
         evidence: Independent samples per pixel: below 1, since neighbours' residuals and model errors go together.
         drift: Standard deviation of the CoC's change between neighbouring cells (4 pixels) of one surface, pixels.
-        rise: How much the signed CoC grows from a cell to the one above, on average, pixels: cameras stand upright,
-            and floors, roads and desks recede upwards.
+        upward: How much likelier (in ln, per pixel of signed CoC) a surface recedes towards the top of the image than
+            towards the bottom: cameras stand upright, and floors, roads and desks recede upwards.
         jump: Probability of a depth edge between neighbouring cells where the image shows no edge, and where it does.
         edge_contrast: Difference of the square roots of grey values that makes an image edge.
         tolerance: Relative depth error that confidence vouches for.
@@ -78,7 +82,7 @@ class EstimatorSettings:
     noise: float = 0.004
     evidence: float = 0.08
     drift: float = 0.3
-    rise: float = 0.008
+    upward: float = 0.15
     jump: tuple[float, float] = (0.03, 0.2)
     edge_contrast: float = 0.06
     tolerance: float = 0.1
@@ -130,13 +134,17 @@ class WhitenedProjectionEstimator:
         self.settings = settings = settings or EstimatorSettings()
         self._kappa = lens.coc_scale / lens.f_number_shallow
         # Labels: signed CoC over the depth range.
-        first, last = (self._kappa * (1.0 - lens.focus_distance / z) for z in (lens.min_depth, FAR_MARGIN * lens.max_depth))
+        first, last = (
+            self._kappa * (1.0 - lens.focus_distance / z) for z in (lens.min_depth, FAR_MARGIN * lens.max_depth)
+        )
         count = int(np.clip(math.ceil((last - first) / LABEL_STEP), 3, MAX_LABELS - 1)) + 1
         self.labels = np.linspace(first, last, count)
         self._label_depth = lens.focus_distance / (1.0 - self.labels / self._kappa)
         label_cocs = np.hypot(self.labels, lens.focus_blur)
         cocs = _hypotheses(float(label_cocs.max()), settings.hypotheses)
-        self._projection = WhitenedProjection(shape, cocs, lens.f_number_ratio, lens.psf, settings.window, settings.threads)
+        self._projection = WhitenedProjection(
+            shape, cocs, lens.f_number_ratio, lens.psf, settings.window, settings.threads
+        )
         # Log likelihoods are smooth in the CoC: labels take theirs by cubic splines, one matrix for all cells.
         self._to_labels = CubicSpline(cocs, np.eye(len(cocs)))(label_cocs).astype(np.float32)
         grid = self._projection.grid
@@ -146,6 +154,7 @@ class WhitenedProjectionEstimator:
         self._reach = max(1, round(MODE_WIDTH / (self.labels[1] - self.labels[0])))
         self._drift = self._drift_probabilities()
         self._vouched = self._tolerance_bands()
+        self._support = np.empty(grid, np.float32)
         self._signed_coc, self._cell_confidence = np.empty(grid, np.float32), np.empty(grid, np.float32)
 
     def estimate(self, shallow: Image, deep: Image) -> DepthEstimate:
@@ -169,8 +178,11 @@ class WhitenedProjectionEstimator:
             posterior, self.labels.astype(np.float32), self._vouched, self._reach, self._signed_coc,
             self._cell_confidence,
         )  # fmt: skip
+        self._cell_confidence *= self._support
         coc, confidence = np.empty(self.shape, np.float32), np.empty(self.shape, np.float32)
-        _upsample(self._signed_coc, self._cell_confidence, guide, cv2.sqrt(deep), settings.edge_contrast, coc, confidence)
+        _upsample(
+            self._signed_coc, self._cell_confidence, guide, cv2.sqrt(deep), settings.edge_contrast, coc, confidence
+        )
         np.subtract(1.0, coc / np.float32(self._kappa), out=coc)
         np.divide(np.float32(self.lens.focus_distance), coc, out=coc)
         np.minimum(coc, np.float32(self.lens.max_depth), out=coc)
@@ -183,6 +195,9 @@ class WhitenedProjectionEstimator:
         evidence = self._evidence.reshape(-1, len(self.labels))
         np.matmul(logs.T, self._to_labels.T, out=evidence)
         evidence -= evidence.max(axis=1, keepdims=True)
+        support = -evidence.mean(axis=1).reshape(usable.shape)
+        support = cv2.GaussianBlur(support, (0, 0), SUPPORT_RANGE, borderType=cv2.BORDER_REFLECT)
+        np.divide(support, support + np.float32(SUPPORT), out=self._support)
         np.exp(evidence, out=evidence)
         np.maximum(evidence, np.float32(OUTLIER_FLOOR), out=evidence)
 
@@ -212,7 +227,7 @@ class WhitenedProjectionEstimator:
         """Of drifting by a label: sideways (each way), and going down a row rising and falling."""
         step = self.labels[1] - self.labels[0]
         spread = min(0.5 * (self.settings.drift / step) ** 2, MAX_DRIFT)
-        slope = min(0.5 * self.settings.rise / step, spread)
+        slope = spread * math.tanh(0.5 * self.settings.upward * step)
         return spread, spread - slope, spread + slope
 
     def _tolerance_bands(self) -> Image:

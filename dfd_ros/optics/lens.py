@@ -156,7 +156,9 @@ class Lens:
         """One line for the log: the lens and what it can see."""
         head = f"{self.name}: F/{self.f_number_shallow:g} and F/{self.f_number_deep:g} focused at {self.focus_distance:g} m"
         if math.isfinite(self.focal_length):
-            head = f"{self.name}: {1e3 * self.focal_length:g} mm, F/{self.f_number_shallow:g} and F/{self.f_number_deep:g}"
+            head = (
+                f"{self.name}: {1e3 * self.focal_length:g} mm, F/{self.f_number_shallow:g} and F/{self.f_number_deep:g}"
+            )
             head += f", focused at {self.focus_distance:g} m"
         limits = self.working_range()
         if limits is None:

@@ -29,7 +29,7 @@ SATURATION = 0.95
 """Linear-light value from which a pixel counts as clipped."""
 LOW_CUT = 0.015
 """Frequencies below this (cycles per pixel) are damped: vignetting and stray light, not blur, live there."""
-SPECTRAL_FLOOR = 1e-3
+SPECTRAL_FLOOR = 1e-4
 """Regularisation of H_s² + H_d² where both transfer functions vanish."""
 MEAN_SIGMA = 20.0
 """Gaussian within which the two images' brightness is made equal, pixels: wider than any CoC."""
