@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+from launch import Action, LaunchContext
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
@@ -27,7 +28,6 @@ from lifecycle_msgs.msg import Transition
 
 from dfd_ros.share import PROFILE_VARIABLE, config_file
 from dfd_ros.vehicle import DEFAULT_NAMESPACE, DEFAULT_PARAMETERS, RECORD, NodeSpec, graph
-from launch import Action, LaunchContext
 
 PACKAGE = "dfd_ros"
 

@@ -16,7 +16,8 @@ from dfd_ros.errors import InputError
 app = typer.Typer(
     name="dfd", help="Depth from defocus: run the vehicle, calibrate its lens, score what it saw.", no_args_is_help=True
 )
-console = Console()
+# Tables need more than the 80 columns that rich gives to files and pipes.
+console = Console() if sys.stdout.isatty() else Console(width=120)
 
 
 @app.command()

@@ -4,6 +4,7 @@ import os
 import threading
 import tty
 from contextlib import suppress
+from itertools import pairwise
 
 import pytest
 
@@ -189,7 +190,7 @@ def test_a_fault_is_reported_retried_with_growing_pauses_and_healed(bench):
         controller.poll()
         if controller._retry_at != before:
             attempts.append(clock.now)
-    pauses = [later - earlier for earlier, later in zip(attempts, attempts[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(attempts)]
     assert pauses == sorted(pauses)
     assert max(pauses) <= (ApertureController.LONGEST_RETRY + 0.1) * SECOND
     driver.works = True

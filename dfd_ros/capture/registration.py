@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -123,7 +124,7 @@ def register_pair(shallow: Image, deep: Image) -> Motion:
     return _fit_similarity(centres, shifts, coherence, deep.shape)
 
 
-def warp(image: NDArray, motion: Motion, out: NDArray | None = None) -> NDArray:
+def warp(image: NDArray[Any], motion: Motion, out: NDArray[Any] | None = None) -> NDArray[Any]:
     """Resample the shallow `image` (H, W) or (H, W, C) onto the deep image's pixels; borders repeat.
 
     `out`, of the same shape and dtype, is written to and returned where given.
@@ -235,7 +236,7 @@ def _tile_shifts(
     coherence = np.clip(np.sum((cross * turn).real, axis=(1, 2)) / total, 0.0, 1.0)
     coherence[contrast < MIN_CONTRAST] = 0.0
     centres = np.array([(x + 0.5 * (TILE - 1), y + 0.5 * (TILE - 1)) for y, x in corners])
-    return centres, shift + (x_shift, y_shift), coherence.astype(np.float64)
+    return centres, shift + np.array([x_shift, y_shift]), coherence.astype(np.float64)
 
 
 def _phase_turn(shift: NDArray[np.float64], fy: Image, fx: Image) -> Complex:

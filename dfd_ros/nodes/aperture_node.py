@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sensor_msgs.msg import CameraInfo
-
 from dfd_msgs.msg import ApertureState
 from dfd_msgs.srv import SetAperture
+from sensor_msgs.msg import CameraInfo
+
 from dfd_ros.capture.aperture import Aperture, Mode
 from dfd_ros.capture.controller import ApertureController
 from dfd_ros.capture.drivers import DriverSettings, load_driver

@@ -29,7 +29,7 @@ def cloud_message(points: NDArray[Any], header: Header) -> PointCloud2:
     height, width = points.shape if points.ndim == 2 else (1, len(points))
     cloud = PointCloud2(header=header, height=height, width=width)
     for name in points.dtype.names or ():
-        dtype, offset = (points.dtype.fields or {})[name][:2]
+        dtype, offset = points.dtype.fields[name][:2]  # type: ignore[index]
         cloud.fields.append(PointField(name=name, offset=offset, datatype=DATATYPES[dtype], count=1))
     cloud.point_step, cloud.row_step = points.dtype.itemsize, points.dtype.itemsize * width
     cloud.data.frombytes(np.ascontiguousarray(points).reshape(-1).view(np.uint8))

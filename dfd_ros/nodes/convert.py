@@ -8,11 +8,11 @@ from typing import Any
 import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
+from dfd_msgs.msg import ApertureState, LensInfo
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from dfd_msgs.msg import ApertureState, LensInfo
 from dfd_ros.capture.aperture import Aperture, ApertureReport, Mode
 from dfd_ros.compat.cv_bridge import CvBridge, CvBridgeError
 from dfd_ros.errors import InputError

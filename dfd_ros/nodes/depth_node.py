@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from dfd_msgs.msg import ImagePair
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
-from dfd_msgs.msg import ImagePair
 from dfd_ros.errors import InputError
 from dfd_ros.nodes.base import DfdNode, run, subscriber_qos
 from dfd_ros.nodes.clouds import coloured_cloud

@@ -11,10 +11,10 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from dfd_msgs.msg import ImagePair
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
-from dfd_msgs.msg import ImagePair
 from dfd_ros import compat
 from dfd_ros.compat.message_filters import ApproximateTimeSynchronizer, Subscriber
 from dfd_ros.compat.transforms import static_transform
@@ -63,6 +63,7 @@ class LidarDepthNode(DfdNode[LidarDepthParameters]):
         p = self.parameters
         self._extrinsics = load_extrinsics(config_file(p.extrinsics_file)).camera_from_lidar
         self._colorizer: Colorizer | None = None
+        warm_up()
         self._camera_info: CameraInfo | None = None
         libraries = ", ".join(f"{name} {which}" for name, which in compat.report().items())
         self.get_logger().info(f"method exact (direct solve); {libraries}")
@@ -142,6 +143,16 @@ class LidarDepthNode(DfdNode[LidarDepthParameters]):
         if self._colorizer is None or self._colorizer.shape != shape:
             self._colorizer = Colorizer(shape)
         return self._colorizer
+
+
+def warm_up() -> None:
+    """Run projection and colorization once on next to nothing.
+
+    Their kernels are compiled at the first call ever (and cached), which takes seconds and would hold up all threads.
+    """
+    camera = Camera(width=16, height=16, fx=16.0, fy=16.0, cx=8.0, cy=8.0)
+    sparse = project(np.ones((1, 3), np.float32), Transform(), camera).depth
+    Colorizer(camera.shape).solve(np.zeros(camera.shape, np.float32), np.nan_to_num(sparse, nan=1.0))
 
 
 def main() -> None:

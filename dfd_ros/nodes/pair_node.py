@@ -11,9 +11,9 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from dfd_msgs.msg import ApertureState, Exposure, ImagePair
 from sensor_msgs.msg import CameraInfo, Image
 
-from dfd_msgs.msg import ApertureState, Exposure, ImagePair
 from dfd_ros.capture.matching import MatchSettings, MotionError, match_pair
 from dfd_ros.capture.pairing import Drop, Frame, Pair, Pairer, exposure_interval
 from dfd_ros.errors import InputError

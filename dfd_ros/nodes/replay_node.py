@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from dfd_msgs.msg import ApertureState, Exposure, ObjectBoxes
 from rclpy.publisher import Publisher
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
-from dfd_msgs.msg import ApertureState, Exposure, ObjectBoxes
 from dfd_ros.capture.aperture import Aperture, ApertureReport, Mode
 from dfd_ros.data.bags import BagReader
 from dfd_ros.data.kitti import KittiFrames

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dfd_msgs.msg import ApertureState, Exposure, ObjectBox, ObjectBoxes
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, RegionOfInterest
 from std_msgs.msg import Header
 
-from dfd_msgs.msg import ApertureState, Exposure, ObjectBox, ObjectBoxes
 from dfd_ros.capture.aperture import Aperture, ApertureTimeline
 from dfd_ros.errors import InputError
 from dfd_ros.lidar.calibration import load_extrinsics

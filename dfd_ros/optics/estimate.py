@@ -7,9 +7,9 @@
 3. `CombMarginals` gives each cell's posterior over labels: neighbours mostly agree, jump more readily across edges of the
    deep image, and jump to the depths the lens file's prior expects. Flat areas so take their depth from what holds
    them, near/far ambiguity is settled by where a surface passes through the focus.
-4. Depth is the mean of the posterior about its mode; confidence is the posterior probability that the depth is right
-   to within `tolerance`, less where there is no evidence nearby: it is low on flat areas, near the ends of the range, between two modes, and wherever the
-   lens's own depth error is large. Both are brought to full resolution along the edges of the deep image.
+4. Depth is the mean of the posterior about its mode; confidence is the posterior probability that the depth is right to
+   within `tolerance`, less where there is no evidence nearby: it is low on flat and clipped areas, between two modes,
+   and wherever the lens's own depth error is large. Both are brought to full resolution along the edges of the deep image.
 
 Images are (H, W) float32 in linear light with white at 1; `linearise` makes them. Depth is metres, confidence [0, 1].
 """
@@ -39,8 +39,6 @@ HYPOTHESIS_STRETCH = 12.0
 """CoC at which the spacing of the hypotheses has doubled, pixels: wide blur is only known coarsely."""
 LABEL_STEP = 0.25
 """Smallest spacing of labels, pixels of CoC."""
-FAR_MARGIN = 2.0
-"""Labels reach this factor beyond the lens's range, so that a far background is not taken for something very near."""
 MAX_LABELS = 56
 """Time grows with the labels; where the range needs more the step widens."""
 MODE_WIDTH = 0.8
@@ -80,9 +78,9 @@ class EstimatorSettings:
     hypotheses: int = 16
     window: float = 4.0
     noise: float = 0.004
-    evidence: float = 0.08
+    evidence: float = 0.1
     drift: float = 0.3
-    upward: float = 0.15
+    upward: float = 0.3
     jump: tuple[float, float] = (0.03, 0.2)
     edge_contrast: float = 0.06
     tolerance: float = 0.1
@@ -134,9 +132,7 @@ class WhitenedProjectionEstimator:
         self.settings = settings = settings or EstimatorSettings()
         self._kappa = lens.coc_scale / lens.f_number_shallow
         # Labels: signed CoC over the depth range.
-        first, last = (
-            self._kappa * (1.0 - lens.focus_distance / z) for z in (lens.min_depth, FAR_MARGIN * lens.max_depth)
-        )
+        first, last = (self._kappa * (1.0 - lens.focus_distance / z) for z in (lens.min_depth, lens.max_depth))
         count = int(np.clip(math.ceil((last - first) / LABEL_STEP), 3, MAX_LABELS - 1)) + 1
         self.labels = np.linspace(first, last, count)
         self._label_depth = lens.focus_distance / (1.0 - self.labels / self._kappa)
@@ -185,7 +181,6 @@ class WhitenedProjectionEstimator:
         )
         np.subtract(1.0, coc / np.float32(self._kappa), out=coc)
         np.divide(np.float32(self.lens.focus_distance), coc, out=coc)
-        np.minimum(coc, np.float32(self.lens.max_depth), out=coc)
         return DepthEstimate(coc, confidence)
 
     def _likelihoods(self, energies: Image, usable: Image) -> None:

@@ -114,12 +114,11 @@ class WhitenedProjection:
                 )
         mask = self._usable_pixels(shallow, deep)
         spectra = [scipy.fft.rfft2(image, workers=self.threads) for image in self._even(shallow, deep)]
-        window = {"sigmaX": self._window, "borderType": cv2.BORDER_REFLECT}
         share = self._cells(mask) if mask is not None else None
         if share is None:
             self.usable.fill(1.0)
         else:
-            cv2.GaussianBlur(share, (0, 0), dst=self.usable, **window)
+            cv2.GaussianBlur(share, (0, 0), self._window, dst=self.usable, borderType=cv2.BORDER_REFLECT)
         height, width = self.shape
         top, left = self._origin
         for energy, (for_shallow, for_deep) in zip(self.energies, self._filters, strict=True):
@@ -133,7 +132,7 @@ class WhitenedProjection:
             np.multiply(residual, residual, out=square)
             if mask is not None:
                 square *= mask
-            cv2.GaussianBlur(self._cells(square), (0, 0), dst=energy, **window)
+            cv2.GaussianBlur(self._cells(square), (0, 0), self._window, dst=energy, borderType=cv2.BORDER_REFLECT)
             if share is not None:
                 energy /= np.maximum(self.usable, 1e-3)
         return self.energies, self.usable

@@ -27,7 +27,7 @@ from dfd_ros.data.bag_images import depth_array, header_stamp, rgb_array
 from dfd_ros.data.bag_reader import BagMessage, BagReader
 from dfd_ros.errors import InputError
 from dfd_ros.scoring.metrics import CONFIDENCE_THRESHOLD, is_known
-from dfd_ros.scoring.summary import CONFIDENCE, DEPTH, LIDAR_DEPTH, LIDAR_POINTS, PAIR, TRUTH, find_topics
+from dfd_ros.scoring.summary import CONFIDENCE, DEPTH, IMAGE, LIDAR_DEPTH, LIDAR_POINTS, PAIR, TRUTH, find_topics
 
 WIDTH = 1400  # pixels of the picture
 MARGIN, GAP, TITLE = 20, 16, 30  # pixels: around all, between tiles, a title's height
@@ -61,6 +61,7 @@ class PanelContent:
 
     Attributes:
         shallow, deep: Images (H, W, 3) uint8, red first.
+        image: The camera's image, drawn where there is no pair.
         sparse_depth, dense_depth: The LiDAR's points and their colorization, (H, W) metres, NaN where unknown.
         estimate, confidence: The depth node's answer, (H, W) metres and (H, W) in [0, 1].
         truth: Ground truth, (H, W) metres; without it the error is that against `dense_depth`.
@@ -76,6 +77,7 @@ class PanelContent:
     confidence: FloatImage | None = None
     truth: FloatImage | None = None
     f_numbers: tuple[float, float] | None = None
+    image: Picture | None = None
     title: str = ""
 
 
@@ -110,13 +112,13 @@ def panel_from_bag(bag_path: str | Path, path: str | Path, namespace: str | None
     """Draw the panel of the last frame in a bag for which the most parts were recorded.
 
     Raises:
-        InputError: The bag cannot be read, or holds neither a pair nor a depth image.
+        InputError: The bag cannot be read, or holds nothing to draw.
     """
-    names = (PAIR, DEPTH, CONFIDENCE, LIDAR_POINTS, LIDAR_DEPTH, TRUTH)
+    names = (PAIR, IMAGE, DEPTH, CONFIDENCE, LIDAR_POINTS, LIDAR_DEPTH, TRUTH)
     with BagReader(bag_path) as bag:
         topics = find_topics(bag.topics, names, namespace)
-        if not topics.keys() & {PAIR, DEPTH}:
-            raise InputError(f"bag {bag_path}: expected a topic {PAIR} or {DEPTH} to draw, got neither")
+        if not topics:
+            raise InputError(f"bag {bag_path}: expected one of the topics {', '.join(names)} to draw, got none")
         by_topic = {topic: name for name, topic in topics.items()}
         for start in (bag.end_time_ns - LAST_NS, bag.start_time_ns):
             recorded: dict[int, set[str]] = defaultdict(set)
@@ -144,6 +146,7 @@ def _content(bag: BagReader, parts: dict[str, BagMessage], seconds: float) -> Pa
     return PanelContent(
         shallow=rgb_array(pair.shallow, "shallow image") if pair else None,
         deep=rgb_array(pair.deep, "deep image") if pair else None,
+        image=rgb_array(bag.decode(parts[IMAGE]), "image") if IMAGE in parts and not pair else None,
         sparse_depth=depth(LIDAR_POINTS),
         dense_depth=depth(LIDAR_DEPTH),
         estimate=depth(DEPTH),
@@ -175,6 +178,8 @@ class _Tiles:
             self._add(f"Shallow image{shallow_f}", content.shallow)
         if content.deep is not None:
             self._add(f"Deep image{deep_f}", content.deep)
+        if content.image is not None:
+            self._add("Camera image", content.image)
         if content.shallow is not None and content.deep is not None:
             cue, gain = _boundary_cue(content.shallow, content.deep)
             self._add(f"Boundary cue: shallow − deep, {gain}×", cue)
@@ -182,7 +187,8 @@ class _Tiles:
     def _add_depths(self, content: PanelContent) -> None:
         if content.sparse_depth is not None:
             count = int(is_known(content.sparse_depth).sum())
-            under = content.deep if content.deep is not None else content.shallow
+            images = (content.deep, content.image, content.shallow)
+            under = next((image for image in images if image is not None), None)
             points = _points_over(content.sparse_depth, under, self._colour_depth)
             self._add(f"LiDAR: {count:,} points".replace(",", "\u202f"), points)
         if content.dense_depth is not None:

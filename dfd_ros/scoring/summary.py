@@ -26,10 +26,11 @@ from dfd_ros.scoring.metrics import CONFIDENCE_THRESHOLD, Box, ScoreAccumulator,
 DEPTH, CONFIDENCE, PAIR = "depth/image_rect", "depth/confidence", "pair"
 TRUTH, OBJECTS = "ground_truth/depth", "ground_truth/objects"
 LIDAR_DEPTH, LIDAR_POINTS = "lidar/depth", "lidar/sparse_depth"
+IMAGE = "image_raw"
 DIAGNOSTICS = "diagnostics"
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 TYPES = {
-    **dict.fromkeys((DEPTH, CONFIDENCE, TRUTH, LIDAR_DEPTH, LIDAR_POINTS), IMAGE_TYPE),
+    **dict.fromkeys((IMAGE, DEPTH, CONFIDENCE, TRUTH, LIDAR_DEPTH, LIDAR_POINTS), IMAGE_TYPE),
     PAIR: "dfd_msgs/msg/ImagePair",
     OBJECTS: "dfd_msgs/msg/ObjectBoxes",
     DIAGNOSTICS: "diagnostic_msgs/msg/DiagnosticArray",
@@ -83,6 +84,7 @@ class Summary:
     dropped: dict[str, int]
     frames: Frames
     depth_images: int
+    lidar_images: int
     rate_hz: float
     latency: Latency | None
     reference: str | None
@@ -104,6 +106,7 @@ class Summary:
             "bag": str(self.bag),
             "duration_s": self.duration,
             "depth_images": self.depth_images,
+            "lidar_images": self.lidar_images,
             "frames": vars(self.frames),
             "reference": self.reference,
             "lidar": self.lidar,
@@ -138,7 +141,7 @@ def summarise_bag(
     if stride < 1:
         raise InputError(f"stride: expected 1 or more, got {stride}")
     with BagReader(path) as bag:
-        topics = find_topics(bag.topics, TYPES, namespace)
+        topics = find_topics(bag.topics, TYPES.keys() - {IMAGE}, namespace)
         survey = _survey(bag, topics)
         depth_stamps = survey.stamps[DEPTH]
         reference = next((name for name in (TRUTH, LIDAR_POINTS) if survey.stamps[name]), None)
@@ -155,6 +158,7 @@ def summarise_bag(
             dropped=_drops(depth_values),
             frames=_camera_frames(pair_values),
             depth_images=len(depth_stamps),
+            lidar_images=len(survey.stamps[LIDAR_DEPTH]),
             rate_hz=_rate(survey.depth_times),
             latency=_latency(survey.depth_times, depth_stamps),
             reference=reference,
@@ -349,6 +353,7 @@ def print_table(summary: Summary, console: Console | None = None) -> None:
     run.add_column()
     run.add_row("pairs", f"{summary.published} published, {summary.answered} answered")
     run.add_row("depth", f"{summary.depth_images} images, {summary.rate_hz:.1f} Hz")
+    run.add_row("LiDAR depth", f"{summary.lidar_images} images")
     if summary.latency:
         late = summary.latency
         run.add_row("latency", f"{late.p50:.0f} ms median, {late.p95:.0f} ms 95 %, {late.p99:.0f} ms 99 %")
