@@ -15,8 +15,8 @@ from rosbags.highlevel import AnyReader
 from rosbags.interfaces import QosDurability, QosReliability
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from dfd_ros.data.bag_images import depth_array, header_stamp, rgb_array
 from dfd_ros.data.bags import BagReader, BagWriter, OfferedQos, RecordingError
+from dfd_ros.data.image_messages import depth_array, header_stamp, rgb_array
 from dfd_ros.errors import InputError
 
 IMAGE, STATE = "sensor_msgs/msg/Image", "dfd_msgs/msg/ApertureState"
@@ -328,7 +328,7 @@ def test_images_are_views_whatever_their_step():
     with pytest.raises(InputError, match="expected a 32FC1 or 16UC1 depth image, got 'rgb8'"):
         depth_array(image(0, red, "rgb8"), "depth")
     padded.step = 4
-    with pytest.raises(InputError, match="rows of 64 bytes"):
+    with pytest.raises(InputError, match="step of 64 bytes or more"):
         depth_array(padded, "depth")
     with pytest.raises(InputError, match="a header"):
         header_stamp(b"\x00\x01\x00\x00")

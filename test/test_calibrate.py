@@ -13,8 +13,9 @@ from test_estimate import MARGIN, SHAPE, photograph, texture
 from dfd_ros.capture.registration import measure_gain, register_pair, warp
 from dfd_ros.errors import InputError
 from dfd_ros.optics.calibrate import Calibration, fit_coc_curve, plot_calibration
-from dfd_ros.optics.estimate import WhitenedProjectionEstimator, linearise
+from dfd_ros.optics.estimate import WhitenedProjectionEstimator
 from dfd_ros.optics.lens import Lens, load_lens, save_lens
+from dfd_ros.tone import linear_grey
 
 LENS = Lens("true", 1.5, 2.0, 8.0, 16.0, 0.7, 8.0)
 """8 px of blur at infinity, focus inside the range."""
@@ -129,7 +130,7 @@ def test_unusable_sets_are_refused(pairs: list[tuple[np.ndarray, np.ndarray, np.
 def test_real_pairs_give_a_lens_that_measures_unseen_scenes() -> None:
     def read(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         names = (f"{index:03d}_f2.8.jpg", f"{index:03d}_f8.0.jpg")
-        shallow, deep = (linearise(cv2.imread(str(DSLR / name))[..., ::-1].copy()) for name in names)
+        shallow, deep = (linear_grey(cv2.imread(str(DSLR / name))[..., ::-1].copy(), 2.2) for name in names)
         shallow = warp(shallow, register_pair(shallow, deep))
         depth = cv2.imread(str(DSLR / f"{index:03d}_depth_mm.png"), cv2.IMREAD_UNCHANGED).astype(np.float32) / 1000
         return shallow * np.float32(measure_gain(shallow, deep)), deep, depth

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfd_ros.errors import InputError
-from dfd_ros.optics.estimate import EstimatorSettings, WhitenedProjectionEstimator, linearise
+from dfd_ros.optics.estimate import EstimatorSettings, WhitenedProjectionEstimator
 from dfd_ros.optics.lens import Lens
 from dfd_ros.optics.projection import WhitenedProjection, transfer_function
 from dfd_ros.optics.tree import CombMarginals
@@ -229,22 +229,6 @@ def test_chain_marginals_are_those_of_brute_force() -> None:
     assert np.allclose(column[:, 0], brute_force(rising, falling), atol=1e-5)
 
 
-@given(gamma=st.floats(0.5, 3.0), gain=st.floats(0.1, 4.0), value=st.integers(0, 255))
-def test_linearising_undoes_gamma(gamma: float, gain: float, value: int) -> None:
-    expected = gain * (value / 255) ** gamma
-    grey = linearise(np.full((2, 3), value, np.uint8), gamma, gain)
-    colour = linearise(np.full((2, 3, 3), value, np.uint8), gamma, gain)
-    assert grey.dtype == colour.dtype == np.float32
-    assert grey.shape == colour.shape == (2, 3)
-    assert np.allclose(grey, expected, rtol=1e-5)
-    assert np.allclose(colour, expected, rtol=1e-5)
-
-
-def test_green_is_brightest_and_blue_darkest() -> None:
-    red, green, blue = (float(linearise(np.eye(3, dtype=np.uint8)[None, i : i + 1] * 255)[0, 0]) for i in range(3))
-    assert green > red > blue
-
-
 def test_bad_input_is_named(far_estimator: WhitenedProjectionEstimator) -> None:
     good = np.full(SHAPE, 0.5, np.float32)
     with pytest.raises(InputError, match="shallow image: expected float32"):
@@ -253,10 +237,6 @@ def test_bad_input_is_named(far_estimator: WhitenedProjectionEstimator) -> None:
         far_estimator.estimate(good, good.astype(np.float64))
     with pytest.raises(InputError, match="image size"):
         WhitenedProjectionEstimator(FAR, (10, 10))
-    with pytest.raises(InputError, match="uint8"):
-        linearise(good)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="gamma"):
-        linearise(np.zeros((2, 2), np.uint8), gamma=0.0)
     with pytest.raises(InputError, match="hypotheses"):
         EstimatorSettings(hypotheses=2)
     with pytest.raises(InputError, match="jump"):

@@ -31,7 +31,18 @@ def installed(tmp_path_factory):
     prefix = tmp_path_factory.mktemp("prefix")
     source = tmp_path_factory.mktemp("source") / "dfd_ros"
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "runs", "build", "*.egg-info", "__pycache__"))
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--ignore-installed", "--prefix", prefix, source]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--ignore-installed",
+        "--prefix",
+        prefix,
+        source,
+    ]
     subprocess.run(command, check=True)
     site = next(prefix.glob("lib/python3*/site-packages"))
     paths = {"PATH": prefix / "bin", "PYTHONPATH": site, "AMENT_PREFIX_PATH": f"{prefix}{os.pathsep}{sys.prefix}"}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfd_ros.errors import InputError
-from dfd_ros.scoring.metrics import (
+from dfd_ros.metrics import (
     INDOOR_EDGES,
     STREET_EDGES,
     Box,

@@ -9,8 +9,9 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from dfd_ros.capture.aperture import Aperture, ApertureReport, Mode
+from dfd_ros.data.image_messages import image_view
 from dfd_ros.nodes.base import latched_qos
-from dfd_ros.nodes.convert import image_array, image_message, report_message, time_message
+from dfd_ros.nodes.convert import image_message, report_message, time_message
 from dfd_ros.nodes.pair_node import PairNode
 
 MS = 1_000_000
@@ -70,7 +71,7 @@ def test_a_pair_carries_the_deep_stamp_both_images_and_the_lens(bench, camera):
     assert pair.shallow.header.stamp == Time(sec=1_700_000_000, nanosec=5 * MS)
     assert (pair.shallow_f_number, pair.deep_f_number) == pytest.approx((1.8, 4.0))
     assert pair.lens.focus_distance > 0
-    np.testing.assert_array_equal(image_array(pair.deep, "deep"), SCENE)
+    np.testing.assert_array_equal(image_view(pair.deep, "deep"), SCENE)
 
 
 def test_the_shallow_image_is_brought_to_the_deep_ones_exposure(bench, camera):
@@ -80,7 +81,7 @@ def test_the_shallow_image_is_brought_to_the_deep_ones_exposure(bench, camera):
     assert wait_until(lambda: bench.pairs)
     (pair,) = bench.pairs
     assert pair.shallow_gain == pytest.approx(gain, rel=0.02)
-    difference = image_array(pair.shallow, "shallow").astype(int) - darker
+    difference = image_view(pair.shallow, "shallow").astype(int) - darker
     assert np.abs(difference).mean() < 1.0
 
 
@@ -93,7 +94,7 @@ def test_motion_between_the_two_is_compensated(bench, camera):
     assert pair.motion == pytest.approx(3.0, abs=0.3)
     inside = np.s_[20:-20, 20:-20]
     before = np.abs(moved[inside].astype(int) - SCENE[inside]).mean()
-    after = np.abs(image_array(pair.shallow, "shallow")[inside].astype(int) - SCENE[inside]).mean()
+    after = np.abs(image_view(pair.shallow, "shallow")[inside].astype(int) - SCENE[inside]).mean()
     assert after < 0.2 * before
 
 
@@ -166,5 +167,5 @@ def test_a_bayer_camera_is_converted(bench, camera):
     assert wait_until(lambda: bench.pairs)
     assert bench.pairs[0].deep.encoding == "rgb8"
     np.testing.assert_allclose(
-        image_array(bench.pairs[0].deep, "deep")[8:-8, 8:-8, 1].mean(), raw[8:-8, 8:-8].mean(), rtol=0.02
+        image_view(bench.pairs[0].deep, "deep")[8:-8, 8:-8, 1].mean(), raw[8:-8, 8:-8].mean(), rtol=0.02
     )

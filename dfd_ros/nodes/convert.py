@@ -15,20 +15,15 @@ from std_msgs.msg import Header
 
 from dfd_ros.capture.aperture import Aperture, ApertureReport, Mode
 from dfd_ros.compat.cv_bridge import CvBridge, CvBridgeError
+from dfd_ros.data.image_messages import check_layout, image_view
 from dfd_ros.errors import InputError
 from dfd_ros.geometry import Camera
 from dfd_ros.optics.lens import Lens
 
 NANOSECONDS = 1_000_000_000
 
-# Encodings that need no conversion, with dtype and channels.
-PLAIN_ENCODINGS: dict[str, tuple[type[np.generic], int]] = {
-    "rgb8": (np.uint8, 3),
-    "bgr8": (np.uint8, 3),
-    "mono8": (np.uint8, 1),
-    "16UC1": (np.uint16, 1),
-    "32FC1": (np.float32, 1),
-}
+# The 8-bit encodings that need no conversion.
+PLAIN_ENCODINGS = ("rgb8", "bgr8", "mono8")
 # What cameras send besides; cv_bridge makes rgb8 of them.
 CONVERTED_ENCODINGS = (
     "rgba8",
@@ -58,38 +53,19 @@ def time_message(time: int) -> Time:
     return Time(sec=sec, nanosec=nanosec)
 
 
-def image_array(message: Image, what: str) -> NDArray[Any]:
-    """A view of an image in a plain encoding: (H, W) or (H, W, 3), rows padded to `step` included in its strides.
-
-    Raises:
-        InputError: Empty, of an encoding that is not plain, or with a step or size that does not fit.
-    """
-    if message.encoding not in PLAIN_ENCODINGS:
-        raise InputError(f"{what}: expected encoding {', '.join(PLAIN_ENCODINGS)}, got {message.encoding!r}")
-    dtype, channels = PLAIN_ENCODINGS[message.encoding]
-    height, width, step = message.height, message.width, message.step
-    item = np.dtype(dtype).itemsize
-    _check_layout(message, what, width * channels * item)
-    if message.is_bigendian and item > 1:
-        raise InputError(f"{what}: expected little-endian {message.encoding}, got big-endian")
-    flat = np.frombuffer(message.data, np.uint8)[: height * step]
-    rows = flat.reshape(height, step)[:, : width * channels * item].view(dtype)
-    return rows if channels == 1 else rows.reshape(height, width, channels)
-
-
 def colour_or_grey(message: Image, what: str) -> Image:
     """The image itself if it is rgb8, bgr8 or mono8, else its conversion to rgb8 (mono16: mono8) by cv_bridge.
 
     Raises:
         InputError: Empty, of an encoding that no camera sends, or with a step or size that does not fit.
     """
-    if message.encoding in ("rgb8", "bgr8", "mono8"):
-        image_array(message, what)
+    if message.encoding in PLAIN_ENCODINGS:
+        image_view(message, what)
         return message
     if message.encoding not in CONVERTED_ENCODINGS:
-        known = ", ".join(["rgb8", "bgr8", "mono8", *CONVERTED_ENCODINGS])
+        known = ", ".join([*PLAIN_ENCODINGS, *CONVERTED_ENCODINGS])
         raise InputError(f"{what}: expected encoding {known}, got {message.encoding!r}")
-    _check_layout(message, what, message.width)
+    check_layout(message, what, message.width)
     target = "mono8" if message.encoding == "mono16" else "rgb8"
     try:
         array = _BRIDGE.imgmsg_to_cv2(message, target)
@@ -100,7 +76,7 @@ def colour_or_grey(message: Image, what: str) -> Image:
 
 def grey_array(message: Image) -> NDArray[np.float32]:
     """The encoded luma of an rgb8, bgr8 or mono8 image, (H, W) float32 in [0, 1], as colorization takes it."""
-    array = image_array(message, "image")
+    array = image_view(message, "image")
     if array.ndim == 3:
         code = cv2.COLOR_BGR2GRAY if message.encoding == "bgr8" else cv2.COLOR_RGB2GRAY
         array = cv2.cvtColor(array, code)
@@ -196,17 +172,3 @@ def report_message(report: ApertureReport, f_number: float, mode: Mode, frame_id
     message.header.stamp = time_message(report.known_until)
     message.header.frame_id = frame_id
     return message
-
-
-def _check_layout(message: Image, what: str, row_bytes: int) -> None:
-    if message.height == 0 or message.width == 0:
-        raise InputError(f"{what}: expected an image, got an empty one ({message.width}x{message.height})")
-    if message.step < row_bytes:
-        raise InputError(
-            f"{what}: expected a step of {row_bytes} bytes or more for {message.width} {message.encoding} pixels, "
-            f"got {message.step}"
-        )
-    if len(message.data) < message.height * message.step:
-        raise InputError(
-            f"{what}: expected {message.height} rows of {message.step} bytes, got {len(message.data)} bytes in all"
-        )

@@ -16,10 +16,11 @@ from dfd_msgs.msg import ImagePair
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
+from dfd_ros.data.image_messages import image_view
 from dfd_ros.errors import InputError
 from dfd_ros.nodes.base import DfdNode, run, subscriber_qos
 from dfd_ros.nodes.clouds import coloured_cloud
-from dfd_ros.nodes.convert import camera_from_info, image_array, image_message, lens_from_message, nanoseconds
+from dfd_ros.nodes.convert import camera_from_info, image_message, lens_from_message, nanoseconds
 from dfd_ros.nodes.parameters import parameter
 from dfd_ros.nodes.worker import LatestWorker
 from dfd_ros.optics.estimate import DepthEstimate, EstimatorSettings, WhitenedProjectionEstimator
@@ -57,6 +58,7 @@ class DepthNode(DfdNode[DepthParameters]):
         self._estimator: WhitenedProjectionEstimator | None = None
         self._estimator_lens: Lens | None = None
         self._next_sequence: int | None = None
+        warm_up()
         asked = "asked for" if p.backend == "classical" else "chosen by auto: no trained network is installed"
         self.get_logger().info(f"back end classical (whitened projection), {asked}")
 
@@ -91,7 +93,7 @@ class DepthNode(DfdNode[DepthParameters]):
     def _answer(self, pair: ImagePair) -> None:
         start = time.perf_counter()
         try:
-            shallow, deep = image_array(pair.shallow, "pair.shallow"), image_array(pair.deep, "pair.deep")
+            shallow, deep = image_view(pair.shallow, "pair.shallow"), image_view(pair.deep, "pair.deep")
             if shallow.shape != deep.shape:
                 raise InputError(f"pair: expected two images of one size, got {shallow.shape} and {deep.shape}")
             if deep.dtype != np.uint8:
@@ -147,6 +149,16 @@ def colour_depth(depth: NDArray[np.float32], lens: Lens) -> NDArray[np.uint8]:
     level8 = np.where(known, np.clip(level, 0.0, 255.0), 0.0).astype(np.uint8)
     colours = cv2.applyColorMap(level8, cv2.COLORMAP_TURBO)[..., ::-1]
     return np.where(known[..., None], colours, np.uint8(0))
+
+
+def warm_up() -> None:
+    """Estimate the depth of next to nothing.
+
+    The estimator's kernels are compiled at the first call ever (and cached), which takes seconds.
+    """
+    lens = Lens("warm-up", 1.0, 2.0, 4.0, 10.0, 1.0, 2.0)
+    grey = np.full((64, 64), 0.5, np.float32)
+    WhitenedProjectionEstimator(lens, grey.shape).estimate(grey, grey)
 
 
 def _differ(lens: Lens, other: Lens | None) -> bool:

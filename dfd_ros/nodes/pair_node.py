@@ -16,12 +16,12 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from dfd_ros.capture.matching import MatchSettings, MotionError, match_pair
 from dfd_ros.capture.pairing import Drop, Frame, Pair, Pairer, exposure_interval
+from dfd_ros.data.image_messages import image_view
 from dfd_ros.errors import InputError
 from dfd_ros.nodes.base import DfdNode, latched_qos, run, subscriber_qos
 from dfd_ros.nodes.convert import (
     NANOSECONDS,
     colour_or_grey,
-    image_array,
     image_message,
     lens_message,
     nanoseconds,
@@ -166,8 +166,8 @@ class PairNode(DfdNode[PairParameters]):
             light_ratio = deep_time * deep_gain / (shallow_time * shallow_gain) * lens.f_number_ratio**2
         settings = MatchSettings(p.gamma, p.exposure_match, p.motion, p.max_motion)  # type: ignore[arg-type]
         try:
-            array = image_array(shallow.image, "shallow")
-            match = match_pair(array, image_array(deep.image, "deep"), settings, light_ratio)
+            array = image_view(shallow.image, "shallow")
+            match = match_pair(array, image_view(deep.image, "deep"), settings, light_ratio)
         except MotionError as error:
             self.diagnostics.drop("motion", str(error), times=2)
             return

@@ -7,11 +7,11 @@
 3. `CombMarginals` gives each cell's posterior over labels: neighbours mostly agree, jump more readily across edges of the
    deep image, and jump to the depths the lens file's prior expects. Flat areas so take their depth from what holds
    them, near/far ambiguity is settled by where a surface passes through the focus.
-4. Depth is the mean of the posterior about its mode; confidence is the posterior probability that the depth is right to
+4. Depth is the one with the least expected relative error; confidence is the posterior probability that the depth is right to
    within `tolerance`, less where there is no evidence nearby: it is low on flat and clipped areas, between two modes,
    and wherever the lens's own depth error is large. Both are brought to full resolution along the edges of the deep image.
 
-Images are (H, W) float32 in linear light with white at 1; `linearise` makes them. Depth is metres, confidence [0, 1].
+Images are (H, W) float32 in linear light with white at 1 (`tone.linear_grey`). Depth is metres, confidence [0, 1].
 """
 
 from __future__ import annotations
@@ -33,8 +33,6 @@ from dfd_ros.optics.tree import CombMarginals
 
 Image = NDArray[np.float32]
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""Weights of R, G and B in the grey image (ITU-R BT.601)."""
 HYPOTHESIS_STRETCH = 12.0
 """CoC at which the spacing of the hypotheses has doubled, pixels: wide blur is only known coarsely."""
 LABEL_STEP = 0.25
@@ -105,22 +103,6 @@ class DepthEstimate:
     confidence: Image
 
 
-def linearise(image: NDArray[np.uint8], gamma: float = 2.2, gain: float = 1.0) -> Image:
-    """Grey linear light (H, W) float32 from an 8-bit image, (H, W) or (H, W, 3) RGB: gain · (value / 255)^gamma.
-
-    Raises:
-        InputError: The image is not uint8 of one of these shapes, or gamma or gain is not positive.
-    """
-    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
-        raise InputError(f"image: expected uint8 HxW or HxWx3, got {image.dtype} of shape {image.shape}")
-    if not (gamma > 0 and gain > 0):
-        raise InputError(f"image: gamma and gain must be positive, got {gamma!r} and {gain!r}")
-    table = (gain * (np.arange(256) / 255.0) ** gamma).astype(np.float32)
-    if image.ndim == 2:
-        return cv2.LUT(image, table)
-    return cv2.transform(cv2.LUT(image, table), LUMA[None])
-
-
 class WhitenedProjectionEstimator:
     """The estimator for one lens and image size; everything is computed and allocated once.
 
@@ -171,9 +153,14 @@ class WhitenedProjectionEstimator:
             *self._drift,
         )
         _read_out(
-            posterior, self.labels.astype(np.float32), self._vouched, self._reach, self._signed_coc,
+            posterior,
+            self.labels.astype(np.float32),
+            (1.0 / self._label_depth).astype(np.float32),
+            self._vouched,
+            self._reach,
+            self._signed_coc,
             self._cell_confidence,
-        )  # fmt: skip
+        )
         self._cell_confidence *= self._support
         coc, confidence = np.empty(self.shape, np.float32), np.empty(self.shape, np.float32)
         _upsample(
@@ -243,21 +230,24 @@ def _hypotheses(largest: float, count: int) -> NDArray[np.float64]:
 
 
 @nb.njit(cache=True, fastmath=True, nogil=True)
-def _read_out(posterior, labels, vouched, reach, coc, confidence):  # type: ignore[no-untyped-def]
-    """Mean signed CoC within `reach` labels of the heaviest such span, and the probability within its tolerance."""
+def _read_out(posterior, labels, inverse_depth, vouched, reach, coc, confidence):  # type: ignore[no-untyped-def]
+    """Signed CoC of the depth with the least expected relative error, and the probability within its tolerance.
+
+    The expectation of |d − z| / z is least at the median of the posterior weighted by 1/z; depth is the posterior's mean
+    within `reach` labels of it. Between a near and a far reading of the same blur it so prefers the near one: taking 1 m
+    for 4 m costs four times what the converse does, and a robot more.
+    """
     height, width, count = posterior.shape
     for y in range(height):
         for x in range(width):
             p = posterior[y, x]
-            best, weight = 0, np.float32(-1.0)
+            half = np.float32(0.0)
             for k in range(count):
-                mass = np.float32(0.0)
-                for j in range(max(0, k - reach), min(count, k + reach + 1)):
-                    mass += p[j]
-                # Among equal spans the one about the larger value.
-                mass += np.float32(1e-3) * p[k]
-                if mass > weight:
-                    best, weight = k, mass
+                half += np.float32(0.5) * p[k] * inverse_depth[k]
+            best, below = 0, p[0] * inverse_depth[0]
+            while below < half and best < count - 1:
+                best += 1
+                below += p[best] * inverse_depth[best]
             mass, mean = np.float32(0.0), np.float32(0.0)
             for j in range(max(0, best - reach), min(count, best + reach + 1)):
                 mass += p[j]

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import minimum_filter
 
-from dfd_ros.data.bag_images import depth_array, header_stamp, rgb_array
 from dfd_ros.data.bag_reader import BagMessage, BagReader
+from dfd_ros.data.image_messages import depth_array, header_stamp, rgb_array
 from dfd_ros.errors import InputError
-from dfd_ros.scoring.metrics import CONFIDENCE_THRESHOLD, is_known
+from dfd_ros.metrics import CONFIDENCE_THRESHOLD, is_known
 from dfd_ros.scoring.summary import CONFIDENCE, DEPTH, IMAGE, LIDAR_DEPTH, LIDAR_POINTS, PAIR, TRUTH, find_topics
 
 WIDTH = 1400  # pixels of the picture

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from dfd_ros.data.bag_images import depth_array, header_stamp
 from dfd_ros.data.bag_reader import BagMessage, BagReader
+from dfd_ros.data.image_messages import depth_array, header_stamp
 from dfd_ros.errors import InputError
-from dfd_ros.scoring.metrics import CONFIDENCE_THRESHOLD, Box, ScoreAccumulator, edges_for, is_known, mean_in_box
+from dfd_ros.metrics import CONFIDENCE_THRESHOLD, Box, ScoreAccumulator, edges_for, is_known, mean_in_box
 
 DEPTH, CONFIDENCE, PAIR = "depth/image_rect", "depth/confidence", "pair"
 TRUTH, OBJECTS = "ground_truth/depth", "ground_truth/objects"

@@ -1,4 +1,4 @@
-"""Arrays out of recorded messages: images as views of their bytes, and a header's stamp without decoding the rest."""
+"""Arrays out of messages, live or recorded: images as views of their bytes, and a header's stamp without decoding the rest."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def message_stamp(message: Any) -> int:
 
 
 def image_view(message: Any, what: str) -> NDArray[Any]:
-    """A view of a decoded sensor_msgs/Image: (H, W) or (H, W, 3), as encoded.
+    """A view of a sensor_msgs/Image's bytes, whoever decoded it: (H, W) or (H, W, 3), as encoded.
 
     Raises:
-        InputError: The encoding is not one of `ENCODINGS`, or step and size do not fit the bytes.
+        InputError: The encoding is not one of `ENCODINGS`, or as `check_layout`.
     """
     if message.encoding not in ENCODINGS:
         raise InputError(f"{what}: expected encoding {', '.join(ENCODINGS)}, got {message.encoding!r}")
@@ -58,13 +58,26 @@ def image_view(message: Any, what: str) -> NDArray[Any]:
     dtype = np.dtype(code).newbyteorder(">") if message.is_bigendian else np.dtype(code)
     height, width, step = message.height, message.width, message.step
     row_bytes = width * channels * dtype.itemsize
-    if not height or not width or step < row_bytes or len(message.data) < height * step:
-        raise InputError(
-            f"{what}: expected {height} rows of {row_bytes} bytes or more, "
-            f"got {len(message.data)} bytes and a step of {step}"
-        )
+    check_layout(message, what, row_bytes)
     rows = np.asarray(message.data)[: height * step].reshape(height, step)[:, :row_bytes].view(dtype)
     return rows if channels == 1 else rows.reshape(height, width, channels)
+
+
+def check_layout(message: Any, what: str, row_bytes: int) -> None:
+    """Check that an image holds rows of at least `row_bytes` bytes of pixels.
+
+    Raises:
+        InputError: It is empty, its step is too small, or its bytes are too few.
+    """
+    height, width, step = message.height, message.width, message.step
+    if not height or not width:
+        raise InputError(f"{what}: expected an image, got an empty one ({width}x{height})")
+    if step < row_bytes:
+        raise InputError(
+            f"{what}: expected a step of {row_bytes} bytes or more for {width} {message.encoding} pixels, got {step}"
+        )
+    if len(message.data) < height * step:
+        raise InputError(f"{what}: expected {height} rows of {step} bytes, got {len(message.data)} bytes in all")
 
 
 def depth_array(message: Any, what: str) -> NDArray[np.float32]:
