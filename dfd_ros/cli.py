@@ -131,3 +131,7 @@ def main() -> None:
     except InputError as error:
         Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

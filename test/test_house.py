@@ -119,3 +119,19 @@ def test_what_needs_no_torch_loads_none(statement):
 
 def test_the_graph_is_plain_data_without_ros():
     assert not loaded_by("import dfd_ros.vehicle; dfd_ros.vehicle.graph('sim')") & ROS_PACKAGES
+
+
+def test_no_node_overwrites_what_rclpy_keeps_on_it(ros):
+    """An attribute of the same name once took a node's timers away from its executor."""
+    from rclpy.lifecycle import LifecycleNode
+
+    plain = LifecycleNode("plain")
+    taken = set(vars(plain))
+    plain.destroy_node()
+    for path in (PACKAGE / "nodes").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            for target in targets:
+                if isinstance(target, ast.Attribute) and getattr(target.value, "id", "") == "self":
+                    used = target.attr in taken and path.name not in ("diagnostics.py", "parameters.py", "worker.py")
+                    assert not used, f"{path}:{node.lineno}: {target.attr} is rclpy's"

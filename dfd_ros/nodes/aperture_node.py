@@ -72,15 +72,15 @@ class ApertureNode(DfdNode[ApertureParameters]):
         # A late joiner gets the recent past, so that frames taken before it joined can still be labelled.
         self._state = self.advertise(ApertureState, "aperture/state", latched_qos(depth=10))
         self._service = self.create_service(SetAperture, "aperture/set", self._set)
-        self._timers = [self.create_timer(1.0 / p.heartbeat, self._beat)]
+        self._own_timers = [self.create_timer(1.0 / p.heartbeat, self._beat)]
         if p.trigger == "frame":
             self.subscribe(CameraInfo, "camera_info", lambda info: self._switch(), subscriber_qos())
         else:
-            self._timers.append(self.create_timer(1.0 / p.rate, self._switch))
+            self._own_timers.append(self.create_timer(1.0 / p.rate, self._switch))
         self._beat()
 
     def deactivate(self) -> None:
-        for timer in self._timers:
+        for timer in self._own_timers:
             self.destroy_timer(timer)
         self.destroy_service(self._service)
 

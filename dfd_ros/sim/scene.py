@@ -14,31 +14,37 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dfd_ros.sim.shadow import shadow_grid
 from dfd_ros.sim.textures import Atlas
 
 CONVEX, CYLINDER, ELLIPSOID = 0, 1, 2
+_CUBE = np.array(np.meshgrid(*[[-1.0, 1.0]] * 3)).reshape(3, -1).T  # corners of the cube from −1 to 1, (8, 3)
 
 
 class SceneArrays(NamedTuple):
     """What the compiled ray caster reads; all float arrays float32.
 
     bounds (O, 6): world bounding box of each object (minimum, maximum). first_part (O + 1): parts by object.
-    ball (P, 4): world centre and squared radius of each part's bounding ball.
-    kind (P,); local_from_world (P, 3, 4); first_face (P + 1); part_object (P,).
+    ball (P, 4): world centre and squared radius of each part's bounding ball. corners (P, 8, 3): of a world bounding
+    box, not always an upright one. shadow: the parts as the sun sees them. kind (P,); local_from_world (P, 3, 4); first_face (P + 1); part_object (P,);
+    face_part (F,).
     plane (F, 4): outward normal n and offset d, inside is n·x <= d, in the part's frame. A cylinder has unit radius
     and runs from z = −1 to 1, its faces are side, top and bottom; an ellipsoid is the unit sphere.
     texture (F,); uv (F, 2, 4): affine texture coordinates (1 = one tile); tint (F, 3); gloss (F,) in [0, 1].
-    texels (n, 3) uint8 and layout (t, 4): see `Atlas`. sun (3,): direction to the sun. sun_light, sky_light (3,).
+    texels (n, 3) uint8, layout (t, 2) and levels (l, 3): see `Atlas`. sun (3,): direction to the sun. sun_light, sky_light (3,).
     clouds: the texture of the sky.
     """
 
     bounds: NDArray[np.float32]
     first_part: NDArray[np.int32]
     ball: NDArray[np.float32]
+    corners: NDArray[np.float32]
+    shadow: ShadowGrid
     kind: NDArray[np.int32]
     local_from_world: NDArray[np.float32]
     first_face: NDArray[np.int32]
     part_object: NDArray[np.int32]
+    face_part: NDArray[np.int32]
     plane: NDArray[np.float32]
     texture: NDArray[np.int32]
     uv: NDArray[np.float32]
@@ -46,6 +52,7 @@ class SceneArrays(NamedTuple):
     gloss: NDArray[np.float32]
     texels: NDArray[np.uint8]
     layout: NDArray[np.int64]
+    levels: NDArray[np.int64]
     sun: NDArray[np.float32]
     sun_light: NDArray[np.float32]
     sky_light: NDArray[np.float32]
@@ -183,8 +190,7 @@ class SceneObject:
         around = max(1.0, round(2.0 * math.pi * half[0] / coat.tile)) if coat.tile else 1.0
         along = 2.0 * half[2] / coat.tile if coat.tile else 1.0
         uv = np.array([[around, 0, 0, 0], [0, 0, -0.5 * along, 0.5 * along]])
-        signs = np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, -1)
-        corners = (object_from_local[:, :3] @ signs).T + object_from_local[:, 3]
+        corners = _CUBE @ object_from_local[:, :3].T + object_from_local[:, 3]
         self.parts.append(Part(kind, object_from_local, [(0.0, 0.0, 0.0, 0.0)], [uv], [coat], corners))
 
 
@@ -222,23 +228,28 @@ def compile_scene(objects: Sequence[SceneObject], atlas: Atlas, light: Light, cl
     order = np.argsort(np.linalg.norm(nearest, axis=1), kind="stable")
     parts = [(number, objects[index], part) for number, index in enumerate(order) for part in objects[index].parts]
     local_from_world = np.empty((len(parts), 3, 4))
-    ball = np.empty((len(parts), 4))
+    ball, corners = np.empty((len(parts), 4)), np.empty((len(parts), 8, 3))
     for i, (_, thing, part) in enumerate(parts):
         world_from_local = np.eye(4)
         world_from_local[:3] = part.object_from_local
         inverse = np.linalg.inv(_placement(thing) @ world_from_local)
         local_from_world[i] = inverse[:3]
         ball[i] = _bounding_ball(thing, part)
+        corners[i] = _bounding_box(thing, part)
     faces = [face for *_, part in parts for face in zip(part.planes, part.uv, part.coats, strict=True)]
     counts = [len(objects[index].parts) for index in order]
+    sides = [len(part.planes) for *_, part in parts]
     arrays = SceneArrays(
         bounds=bounds[order].astype(np.float32),
         first_part=np.cumsum([0, *counts]).astype(np.int32),
         ball=ball.astype(np.float32),
+        corners=corners.astype(np.float32),
+        shadow=shadow_grid(corners, _frame(np.asarray(light.direction, np.float64)).T),
         kind=np.array([part.kind for *_, part in parts], np.int32),
         local_from_world=local_from_world.astype(np.float32),
-        first_face=np.cumsum([0, *(len(part.planes) for *_, part in parts)]).astype(np.int32),
+        first_face=np.cumsum([0, *sides]).astype(np.int32),
         part_object=np.array([number for number, *_ in parts], np.int32),
+        face_part=np.repeat(np.arange(len(parts), dtype=np.int32), sides),
         plane=np.array([plane for plane, _, _ in faces], np.float32),
         texture=np.array([atlas.names[coat.texture] for *_, coat in faces], np.int32),
         uv=np.array([uv for _, uv, _ in faces], np.float32),
@@ -246,6 +257,7 @@ def compile_scene(objects: Sequence[SceneObject], atlas: Atlas, light: Light, cl
         gloss=np.array([coat.gloss for *_, coat in faces], np.float32),
         texels=atlas.texels(),
         layout=atlas.layout(),
+        levels=atlas.levels(),
         sun=np.array(light.direction, np.float32),
         sun_light=np.array(light.sun, np.float32),
         sky_light=np.array(light.sky, np.float32),
@@ -280,6 +292,20 @@ def _bounding_ball(thing: SceneObject, part: Part) -> NDArray[np.float64]:
         radius = np.linalg.norm(part.corners - centre, axis=1).max()
     matrix = _placement(thing)
     return np.r_[matrix[:3, :3] @ centre + matrix[:3, 3], (1.001 * radius) ** 2]
+
+
+def _bounding_box(thing: SceneObject, part: Part) -> NDArray[np.float64]:
+    """World corners (8, 3) of a box around a part: an upright one for an ellipsoid, else along the part's axes."""
+    matrix = _placement(thing)
+    turn = matrix[:3, :3]
+    if part.kind == ELLIPSOID:
+        centre = turn @ part.object_from_local[:, 3] + matrix[:3, 3]
+        reach = np.linalg.norm(turn @ part.object_from_local[:, :3], axis=1)
+        return centre + _CUBE * reach
+    if part.kind == CYLINDER:
+        return part.corners @ turn.T + matrix[:3, 3]
+    low, high = part.corners.min(axis=0), part.corners.max(axis=0)
+    return ((low + high) / 2.0 + _CUBE * (high - low) / 2.0) @ turn.T + matrix[:3, 3]
 
 
 def _frame(axis: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -32,7 +32,8 @@ class Atlas:
 
     names: dict[str, int] = field(default_factory=dict)
     _texels: list[NDArray[np.uint8]] = field(default_factory=list)
-    _levels: list[tuple[int, int, int, int]] = field(default_factory=list)
+    _layout: list[tuple[int, int]] = field(default_factory=list)
+    _levels: list[tuple[int, int, int]] = field(default_factory=list)
     _size: int = 0
 
     def add(self, name: str, picture: Picture) -> str:
@@ -41,9 +42,10 @@ class Atlas:
         if height & (height - 1) or width & (width - 1):
             raise InputError(f"texture {name!r}: sides must be powers of two, got {width}x{height}")
         levels = height.bit_length() if height < width else width.bit_length()
-        self.names[name] = len(self._levels)
-        self._levels.append((self._size, height, width, levels))
+        self.names[name] = len(self._layout)
+        self._layout.append((len(self._levels), levels))
         for _ in range(levels):
+            self._levels.append((self._size, *picture.shape[:2]))
             texels = np.rint(np.sqrt(np.clip(picture, 0.0, 1.0)) * 255.0).astype(np.uint8)
             self._texels.append(texels.reshape(-1, 3))
             self._size += texels.shape[0] * texels.shape[1]
@@ -57,7 +59,11 @@ class Atlas:
         return np.concatenate(self._texels)
 
     def layout(self) -> NDArray[np.int64]:
-        """Per texture: first texel, height, width, mip levels; (n, 4)."""
+        """Per texture: its first mip level (the finest) in `levels`, and how many there are; (t, 2)."""
+        return np.array(self._layout, np.int64)
+
+    def levels(self) -> NDArray[np.int64]:
+        """Per mip level: first texel, height, width; (l, 3)."""
         return np.array(self._levels, np.int64)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from dfd_ros.errors import InputError
 from dfd_ros.geometry import Camera, Transform
@@ -24,7 +25,8 @@ from dfd_ros.sim import spinning_lidar
 from dfd_ros.sim.lot import parking_lot
 from dfd_ros.sim.sensor import Sensor, SensorSettings
 from dfd_ros.sim.spinning_lidar import LidarSettings
-from dfd_ros.sim.trace import smooth_rows, trace_depth, trace_rows
+from dfd_ros.sim.trace import MISS
+from dfd_ros.sim.view import smooth_rows, trace_depth, trace_rows, viewpoint
 
 CAMERA_HEIGHT = 1.4
 """Metres above the ground."""
@@ -100,6 +102,15 @@ class _View:
     deep: NDArray[np.floating]
 
 
+@dataclass(frozen=True)
+class _Truth:
+    """What a view shows: depth (H, W) float32 metres and the object's number (H, W) int32, −1 for the sky."""
+
+    view: int
+    depth: NDArray[np.float32]
+    thing: NDArray[np.int32]
+
+
 def camera_of(lens: Lens, width: int = 640, height: int = 480) -> Camera:
     """The pinhole camera of a lens with known focal length and pixel pitch, its axis in the middle of the picture.
 
@@ -136,11 +147,10 @@ class SimulatedVehicle:
         self.camera_from_lidar = camera_from_lidar or spinning_lidar.default_mounting()
         if any(self.camera.distortion):
             raise InputError(f"the simulated camera is a pinhole, got distortion {self.camera.distortion}")
-        self._rays = self.camera.rays()
         self._sensor = Sensor(settings.sensor, self.camera.shape, settings.seed)
         self._views: list[_View] = []
         self._still_echoes: spinning_lidar.Echoes | None = None
-        self._truth: tuple[float, NDArray[np.float32], NDArray[np.int32]] | None = None
+        self._truth: _Truth | None = None
         self._lock = threading.Lock()
 
     def prepare(self, duration: float = 0.0, progress: Callable[[float], None] | None = None) -> None:
@@ -205,8 +215,7 @@ class SimulatedVehicle:
         if not (math.isfinite(exposure_time) and exposure_time > 0):
             raise InputError(f"exposure_time must be a positive number of seconds, got {exposure_time!r}")
         settings = self.settings
-        index = round(t * settings.frame_rate) if settings.moving else 0
-        view = self._views[min(max(index, 0), len(self._views) - 1)]
+        view = self._views[self._view_at(t)]
         # Light falls with the square of the f-number.
         gain = exposure_time / settings.reference_exposure
         gains = (gain * shallow, gain * deep * self.lens.f_number_ratio**2)
@@ -229,28 +238,34 @@ class SimulatedVehicle:
         return spinning_lidar.measure(echoes, settings.lidar, 1.0 / settings.lidar_rate, rng)
 
     def ground_truth(self, t: float) -> NDArray[np.float32]:
-        """Depth (z) at the pixel centres, (H, W) float32 metres, NaN for the sky. Do not write into it."""
-        return self._truth_at(t)[1]
+        """Depth (z) at the pixel centres of the photograph taken at `t`, (H, W) float32 metres, NaN for the sky.
+
+        Do not write into it.
+        """
+        return self._truth_at(t).depth
 
     def objects(self, t: float, min_pixels: int = 50) -> list[ObjectBox]:
-        """The objects of which at least `min_pixels` pixels are visible, nearest first."""
-        _, depth, thing = self._truth_at(t)
+        """The objects of the photograph at `t` that show at least `min_pixels` pixels, nearest first."""
+        truth = self._truth_at(t)
         boxes = []
-        for number in np.unique(thing[thing >= 0]):
+        for number, window in enumerate(find_objects(truth.thing + 1)):
             kind = self._scene.kinds[number]
-            rows, columns = np.nonzero(thing == number)
-            if kind not in OBJECT_KINDS or len(rows) < min_pixels:
+            if window is None or kind not in OBJECT_KINDS:
                 continue
+            visible = truth.depth[window][truth.thing[window] == number]
+            if len(visible) < min_pixels:
+                continue
+            rows, columns = window
             boxes.append(
                 ObjectBox(
                     kind=kind,
                     id=int(self._scene.ids[number]),
-                    x=int(columns.min()),
-                    y=int(rows.min()),
-                    width=int(np.ptp(columns)) + 1,
-                    height=int(np.ptp(rows)) + 1,
-                    pixels=len(rows),
-                    distance=float(np.median(depth[rows, columns])),
+                    x=columns.start,
+                    y=rows.start,
+                    width=columns.stop - columns.start,
+                    height=rows.stop - rows.start,
+                    pixels=len(visible),
+                    distance=float(np.median(visible)),
                 )
             )
         return sorted(boxes, key=lambda box: box.distance)
@@ -266,21 +281,16 @@ class SimulatedVehicle:
 
     def all_in_focus(self, t: float = 0.0, threads: int = 1) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The view at time t without defocus: linear picture (H, W, 3) and depth (H, W), both float32."""
-        pose = self.world_from_camera(t)
-        origin, rotation = pose.translation.astype(np.float32), pose.rotation.astype(np.float32)
+        scene, view = self._scene.arrays, viewpoint(self.camera, self.world_from_camera(t))
         height = self.camera.height
         picture = np.empty((*self.camera.shape, 3), np.float32)
         depth = np.empty(self.camera.shape, np.float32)
         key = np.empty(self.camera.shape, np.int32)
-        scene, rays = self._scene.arrays, self._rays
-        strips = [(height * i // (4 * threads), height * (i + 1) // (4 * threads)) for i in range(4 * threads)]
+        count = 1 if threads == 1 else 4 * threads  # strips are not equally hard
+        strips = [(height * i // count, height * (i + 1) // count) for i in range(count)]
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda rows: trace_rows(scene, origin, rotation, rays, *rows, picture, depth, key), strips))
-            list(
-                pool.map(
-                    lambda rows: smooth_rows(scene, origin, rotation, rays, *rows, _SUPERSAMPLES, key, picture), strips
-                )
-            )
+            list(pool.map(lambda rows: trace_rows(scene, view, *rows, picture, depth, key), strips))
+            list(pool.map(lambda rows: smooth_rows(scene, view, *rows, _SUPERSAMPLES, key, picture), strips))
         return picture, depth
 
     def _render(self, t: float, threads: int, dtype: type[np.floating]) -> _View:
@@ -291,23 +301,24 @@ class SimulatedVehicle:
         )
         return _View(shallow.astype(dtype, copy=False), deep.astype(dtype, copy=False))
 
-    def _truth_at(self, t: float) -> tuple[float, NDArray[np.float32], NDArray[np.int32]]:
-        """(place, depth, object number) at time t; the last one is kept."""
+    def _truth_at(self, t: float) -> _Truth:
+        """The truth of the view that a photograph at time t shows; the last one is kept."""
         self._ready()
-        pose = self.world_from_camera(t)
-        place = float(pose.translation[0])
+        index = self._view_at(t)
         with self._lock:
-            if self._truth is None or self._truth[0] != place:
+            if self._truth is None or self._truth.view != index:
+                scene = self._scene.arrays
                 depth = np.empty(self.camera.shape, np.float32)
-                thing = np.empty(self.camera.shape, np.int32)
-                trace_depth(
-                    self._scene.arrays,
-                    pose.translation.astype(np.float32),
-                    pose.rotation.astype(np.float32),
-                    *(self._rays, depth, thing),
-                )
-                self._truth = place, depth, thing
+                face = np.empty(self.camera.shape, np.int32)
+                view = viewpoint(self.camera, self.world_from_camera(index / self.settings.frame_rate))
+                trace_depth(scene, view, 0, self.camera.height, depth, face)
+                thing = np.append(scene.part_object[scene.face_part], np.int32(MISS))[face]  # face −1 is the last
+                self._truth = _Truth(index, depth, thing)
             return self._truth
+
+    def _view_at(self, t: float) -> int:
+        """The view that is nearest to time t; the drive starts over after the last one."""
+        return round(t * self.settings.frame_rate) % len(self._views) if self.settings.moving else 0
 
     def _world_from_lidar(self, t: float) -> Transform:
         return self.world_from_camera(t) @ self.camera_from_lidar

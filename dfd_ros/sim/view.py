@@ -1,0 +1,430 @@
+"""What the camera sees of a scene, without defocus: the compiled renderer.
+
+Which surface a pixel shows is found part by part: each is intersected with the rays of the pixels that its bounding
+box covers on the image, the nearest hit is kept (a z-buffer whose depths are those of a ray caster).
+
+Surfaces are matt (Lambert), lit by the sun with hard shadows and by the sky, with a share of mirrored sky (Schlick's
+Fresnel term) on glossy ones. Textures are filtered over the pixel's footprint: mip maps chosen by the footprint's
+short side, several taps along its long one (as graphics hardware does, "anisotropic"). In pixels on a border between
+faces or shadows, what is seen and whether the sun shines there are found at several points; the light is computed once
+for each face among them, at the middle of the points that show it (multisampling).
+"""
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from dfd_ros.geometry import Camera, Transform
+from dfd_ros.sim.scene import CONVEX, SceneArrays
+from dfd_ros.sim.shadow import CELL
+from dfd_ros.sim.trace import (
+    MISS,
+    add_texel,
+    dot,
+    hit_part,
+    hit_round,
+    is_wrapped,
+    normal_at,
+    placed,
+    texture_point,
+    turned,
+)
+
+_FAR = 1e6  # metres: farther than anything
+_NEAR = 0.01  # metres: a box that comes nearer than this may be anywhere on the image
+_EPSILON = 1e-3  # metres: shadow rays start this far off the surface
+_MAX_TAPS = 8  # texture samples along the footprint's long side
+_GRAZING = 0.02  # smallest |cosine| for which a footprint is computed
+_HAZE = 1.0 / 900.0  # 1/m: clear air, visual range some 3 km (Koschmieder)
+_GROUND_BOUNCE = 0.35  # light from below relative to the sky's
+_SCHLICK_GLASS = 0.04  # reflectance of glass and varnish at normal incidence, times gloss
+
+
+class Viewpoint(NamedTuple):
+    """A pinhole camera in the world: origin (3,), rotation (3, 3) world from camera, intrinsics and size in pixels."""
+
+    origin: NDArray[np.float64]
+    rotation: NDArray[np.float64]
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    height: int
+    width: int
+
+
+def viewpoint(camera: Camera, world_from_camera: Transform) -> Viewpoint:
+    """The camera at this place; its distortion is not regarded."""
+    return Viewpoint(
+        np.ascontiguousarray(world_from_camera.translation, np.float64),
+        np.ascontiguousarray(world_from_camera.rotation, np.float64),
+        *(float(camera.fx), float(camera.fy), float(camera.cx), float(camera.cy)),
+        *camera.shape,
+    )
+
+
+@njit(cache=True, nogil=True)
+def trace_rows(scene: SceneArrays, view: Viewpoint, top, bottom, picture, depth, key):
+    """Trace the pixel centres of rows top to bottom.
+
+    Args:
+        scene: The scene.
+        view: The camera.
+        top, bottom: Rows to do.
+        picture: (H, W, 3) float32; gets linear light.
+        depth: (H, W) float32; gets z in metres, NaN for the sky.
+        key: (H, W) int32; gets 2 · face + in sunlight, −1 for the sky.
+    """
+    trace_depth(scene, view, top, bottom, depth, key)
+    rgb = np.empty(3)
+    for row in range(top, bottom):
+        y = (row - view.cy) / view.fy
+        for column in range(view.width):
+            x = (column - view.cx) / view.fx
+            face, lit = key[row, column], False
+            if face != MISS:
+                lit = _in_sun(scene, view, x, y, depth[row, column], face)
+                key[row, column] = 2 * face + lit
+            _shade(scene, view, x, y, depth[row, column], face, 1.0 if lit else 0.0, rgb)
+            for c in range(3):
+                picture[row, column, c] = rgb[c]
+
+
+@njit(cache=True, nogil=True)
+def trace_depth(scene: SceneArrays, view: Viewpoint, top, bottom, depth, face):
+    """Depth (H, W) float32 (NaN: sky) and face (H, W) int32 (−1: sky) at the pixel centres of rows top to bottom."""
+    slots = np.arange((bottom - top) * view.width).reshape(bottom - top, view.width).astype(np.int32)
+    z, f = depth[top:bottom].reshape(-1, 1), face[top:bottom].reshape(-1, 1)
+    z[:], f[:] = _FAR, MISS
+    _cover(scene, view, top, slots, np.zeros((1, 2)), z, f)
+    for i in range(len(z)):
+        if f[i, 0] == MISS:
+            z[i, 0] = np.nan
+
+
+@njit(cache=True, nogil=True)
+def smooth_rows(scene: SceneArrays, view: Viewpoint, top, bottom, side, key, picture):
+    """Multisample, side x side, the pixels of rows top to bottom whose key differs from a neighbour's."""
+    slots = np.full((bottom - top, view.width), -1, np.int32)
+    count = 0
+    for row in range(top, bottom):
+        for column in range(view.width):
+            border = False
+            for j in range(max(row - 1, 0), min(row + 2, view.height)):
+                for i in range(max(column - 1, 0), min(column + 2, view.width)):
+                    border |= key[j, i] != key[row, column]
+            if border:
+                slots[row - top, column] = count
+                count += 1
+    points = side * side
+    offsets = np.empty((points, 2))
+    for i in range(points):
+        offsets[i, 0], offsets[i, 1] = (i % side + 0.5) / side - 0.5, (i // side + 0.5) / side - 0.5
+    depth = np.full((count, points), _FAR, np.float32)
+    face = np.full((count, points), MISS, np.int32)
+    _cover(scene, view, top, slots, offsets, depth, face)
+    rgb, total = np.empty(3), np.empty(3)
+    for row in range(top, bottom):
+        for column in range(view.width):
+            slot = slots[row - top, column]
+            if slot >= 0:
+                total[:] = 0.0
+                _blend(scene, view, row, column, offsets, depth[slot], face[slot], rgb, total)
+                for c in range(3):
+                    picture[row, column, c] = total[c]
+
+
+@njit(cache=True, nogil=True)
+def _blend(scene: SceneArrays, view: Viewpoint, row, column, offsets, depth, face, rgb, total):
+    """Add to `total` the light of a pixel of whose points the depths and faces are known; `rgb` (3,) is scratch."""
+    points = len(offsets)
+    for first in range(points):
+        shown, seen = face[first], False
+        for i in range(first):
+            seen |= face[i] == shown
+        if seen:
+            continue
+        # All points that show this face, together.
+        count, sunny = 0, 0
+        middle_x = middle_y = inverse_depth = 0.0
+        for i in range(first, points):
+            if face[i] == shown:
+                x = (column + offsets[i, 0] - view.cx) / view.fx
+                y = (row + offsets[i, 1] - view.cy) / view.fy
+                count += 1
+                middle_x += x
+                middle_y += y
+                inverse_depth += 1.0 / depth[i]
+                if shown != MISS:
+                    sunny += _in_sun(scene, view, x, y, depth[i], shown)
+        z = count / inverse_depth  # on a plane, the inverse depth is linear in the image
+        _shade(scene, view, middle_x / count, middle_y / count, z, shown, sunny / count, rgb)
+        for c in range(3):
+            total[c] += rgb[c] * (count / points)
+
+
+# --- which surface is seen
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _cover(scene: SceneArrays, view: Viewpoint, top, slots, offsets, depth, face):
+    """Find the nearest surface at some points of some pixels.
+
+    Args:
+        scene: The scene.
+        view: The camera.
+        top: The image row of slots' first one.
+        slots: (rows, W) int32: which row of `depth` and `face` a pixel has; −1: it is not asked for.
+        offsets: (S, 2): x and y of each point from the pixel's centre, pixels, within ±0.5.
+        depth, face: (n, S) float32 and int32; each hit that is nearer than the depth there replaces it.
+    """
+    window, reach = np.empty(4, np.int64), np.abs(offsets).max()
+    sides = np.empty((np.diff(scene.first_face).max(), 4))
+    for part in range(len(scene.kind)):
+        nearest = _outline(scene, view, part, reach, window)
+        left, right = window[0], window[1]
+        first_row, last_row = max(window[2], top), min(window[3], top + len(slots))
+        if left >= right or first_row >= last_row:
+            continue
+        m = scene.local_from_world[part]
+        o = placed(m, view.origin)
+        # The ray of image coordinates (x, y), in the part's frame: o + t (right x + down y + ahead).
+        right_axis, down_axis, ahead = (
+            turned(m, (view.rotation[0, 0], view.rotation[1, 0], view.rotation[2, 0])),
+            turned(m, (view.rotation[0, 1], view.rotation[1, 1], view.rotation[2, 1])),
+            turned(m, (view.rotation[0, 2], view.rotation[1, 2], view.rotation[2, 2])),
+        )
+        kind, first = scene.kind[part], scene.first_face[part]
+        count = scene.first_face[part + 1] - first
+        if kind == CONVEX:
+            for f in range(count):
+                n = scene.plane[first + f]
+                sides[f, 0], sides[f, 1], sides[f, 2] = dot(n, right_axis), dot(n, down_axis), dot(n, ahead)
+                sides[f, 3] = n[3] - dot(n, o)
+        for row in range(first_row, last_row):
+            for column in range(left, right):
+                slot = slots[row - top, column]
+                if slot < 0:
+                    continue
+                for i in range(len(offsets)):
+                    limit = depth[slot, i]
+                    if nearest >= limit:
+                        continue
+                    x = (column + offsets[i, 0] - view.cx) / view.fx
+                    y = (row + offsets[i, 1] - view.cy) / view.fy
+                    if kind == CONVEX:
+                        t, hit = _hit_sides(sides, count, x, y, limit)
+                    else:
+                        d = (
+                            right_axis[0] * x + down_axis[0] * y + ahead[0],
+                            right_axis[1] * x + down_axis[1] * y + ahead[1],
+                            right_axis[2] * x + down_axis[2] * y + ahead[2],
+                        )
+                        t, hit = hit_round(kind, o, d, float(limit))
+                    if hit != MISS:
+                        depth[slot, i] = t
+                        face[slot, i] = first + hit
+
+
+@njit(cache=True, nogil=True, fastmath=True, inline="always")
+def _hit_sides(sides, count, x, y, limit):
+    """`hit_part` for a convex part: sides (F, 4) hold how fast the ray (x, y) leaves each plane, and its height."""
+    enter, hit = 0.0, MISS
+    for f in range(count):
+        height = sides[f, 3]
+        if height < 0.0:  # the camera is outside of this plane
+            slope = sides[f, 0] * x + sides[f, 1] * y + sides[f, 2]
+            if slope >= 0.0 or height < limit * slope:
+                return limit, MISS
+            t = height / slope
+            if t > enter:
+                enter, hit = t, f
+    for f in range(count):
+        height = sides[f, 3]
+        if height >= 0.0 and enter * (sides[f, 0] * x + sides[f, 1] * y + sides[f, 2]) > height:
+            return limit, MISS
+    return enter, hit
+
+
+@njit(cache=True, nogil=True)
+def _outline(scene: SceneArrays, view: Viewpoint, part, reach, window):
+    """Columns from and to, rows from and to -> `window` of pixels that a part may cover within `reach` pixels of their
+    centres; returns the depth before which it does not begin."""
+    left = low = math.inf
+    right = high = -math.inf
+    nearest, farthest = math.inf, -math.inf
+    for k in range(8):
+        corner = scene.corners[part, k]
+        p = (corner[0] - view.origin[0], corner[1] - view.origin[1], corner[2] - view.origin[2])
+        z = dot(view.rotation[:, 2], p)
+        nearest, farthest = min(nearest, z), max(farthest, z)
+        if z > _NEAR:
+            u = view.fx * dot(view.rotation[:, 0], p) / z + view.cx
+            v = view.fy * dot(view.rotation[:, 1], p) / z + view.cy
+            left, right = min(left, u), max(right, u)
+            low, high = min(low, v), max(high, v)
+    if farthest <= _NEAR:
+        window[:] = 0
+    elif nearest <= _NEAR:
+        window[0], window[1], window[2], window[3] = 0, view.width, 0, view.height
+    else:
+        reach += 0.01  # for rounding
+        window[0] = math.ceil(min(max(left - reach, 0.0), float(view.width)))
+        window[1] = math.floor(min(max(right + reach, -1.0), view.width - 1.0)) + 1
+        window[2] = math.ceil(min(max(low - reach, 0.0), float(view.height)))
+        window[3] = math.floor(min(max(high + reach, -1.0), view.height - 1.0)) + 1
+    return max(nearest, 0.0) * (1.0 - 1e-5)
+
+
+# --- its light
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _aim(view: Viewpoint, x, y):
+    """World direction of the ray at image coordinates (x, y), with z = 1 in the camera's frame."""
+    r = view.rotation
+    return (
+        r[0, 0] * x + r[0, 1] * y + r[0, 2],
+        r[1, 0] * x + r[1, 1] * y + r[1, 2],
+        r[2, 0] * x + r[2, 1] * y + r[2, 2],
+    )
+
+
+@njit(cache=True, nogil=True)
+def _in_sun(scene: SceneArrays, view: Viewpoint, x, y, depth, face):
+    """Whether the sun shines on the face that the ray (x, y) meets at this depth."""
+    d, o, part = _aim(view, x, y), view.origin, scene.face_part[face]
+    p = (o[0] + depth * d[0], o[1] + depth * d[1], o[2] + depth * d[2])
+    n = normal_at(scene, part, face, placed(scene.local_from_world[part], p))
+    sun = (float(scene.sun[0]), float(scene.sun[1]), float(scene.sun[2]))
+    if dot(n, sun) <= 0.0:
+        return False
+    p = (p[0] + n[0] * _EPSILON, p[1] + n[1] * _EPSILON, p[2] + n[2] * _EPSILON)
+    grid = scene.shadow
+    across, along, height = turned(grid.axes, p)
+    column = int((across - grid.low[0]) / CELL)
+    cell = int((along - grid.low[1]) / CELL) * grid.columns + column
+    if column < 0 or column >= grid.columns or cell < 0 or cell >= len(grid.first) - 1:
+        return True
+    for k in range(grid.first[cell], grid.first[cell + 1]):
+        blocker = grid.part[k]
+        if grid.top[blocker] < height:
+            return True
+        _, hit = hit_part(scene, blocker, p, sun, _FAR)
+        if hit != MISS:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _shade(scene: SceneArrays, view: Viewpoint, x, y, depth, face, sunny, rgb):
+    """Light from the point of a face where the ray (x, y) meets it, a share `sunny` of it in the sun; -> `rgb` (3,)."""
+    d, o = _aim(view, x, y), view.origin
+    if face == MISS:
+        _sky(scene, d, 1.0 / 1024.0, rgb)
+        return
+    part = scene.face_part[face]
+    p = (o[0] + depth * d[0], o[1] + depth * d[1], o[2] + depth * d[2])
+    m = scene.local_from_world[part]
+    local = placed(m, p)
+    normal = normal_at(scene, part, face, local)
+    cosine = dot(normal, d)
+
+    # The footprint's sides: the steps to the next pixels, slid along the surface.
+    r = view.rotation
+    safe = min(cosine, -_GRAZING)
+    ux, vx = _slide(scene, part, face, local, normal, d, (r[0, 0], r[1, 0], r[2, 0]), safe, depth / view.fx)
+    uy, vy = _slide(scene, part, face, local, normal, d, (r[0, 1], r[1, 1], r[2, 1]), safe, depth / view.fy)
+    u, v = texture_point(scene, part, face, local)
+    _filtered(scene, scene.texture[face], u, v, ux, vx, uy, vy, rgb)
+
+    facing = max(dot(normal, scene.sun), 0.0) * sunny
+    # Sky light from the upper half, some bounced up from the ground; darker close to the ground (contact shadow).
+    open_sky = 0.5 + 0.5 * normal[2]
+    ambient = open_sky + _GROUND_BOUNCE * (1.0 - open_sky)
+    if normal[2] < 0.5:
+        ambient *= 0.55 + 0.45 * min(max(p[2], 0.0) / 0.5, 1.0)
+    for c in range(3):
+        rgb[c] *= scene.tint[face, c] * (scene.sun_light[c] * facing + scene.sky_light[c] * ambient)
+
+    length = math.sqrt(dot(d, d))
+    gloss = scene.gloss[face]
+    if gloss > 0.0:
+        away = 1.0 + min(cosine / length, 0.0)
+        schlick = _SCHLICK_GLASS + (1.0 - _SCHLICK_GLASS) * away * away * away * away * away
+        fresnel = min(gloss * (schlick + 0.12), 0.6)
+        red, green, blue = rgb[0], rgb[1], rgb[2]
+        slide = 2.0 * cosine
+        mirror = (d[0] - slide * normal[0], d[1] - slide * normal[1], d[2] - slide * normal[2])
+        _sky(scene, mirror, 0.02, rgb)
+        rgb[0] = (1.0 - fresnel) * red + fresnel * rgb[0]
+        rgb[1] = (1.0 - fresnel) * green + fresnel * rgb[1]
+        rgb[2] = (1.0 - fresnel) * blue + fresnel * rgb[2]
+    clear = math.exp(-depth * length * _HAZE)
+    for c in range(3):
+        rgb[c] = clear * rgb[c] + (1.0 - clear) * 0.72
+
+
+@njit(cache=True, nogil=True)
+def _slide(scene: SceneArrays, part, face, local, normal, d, step, cosine, scale):
+    """How the texture coordinates change when the ray d moves by scale · step and stays on the surface."""
+    slide = dot(step, normal) / cosine
+    along = (
+        (step[0] - d[0] * slide) * scale,
+        (step[1] - d[1] * slide) * scale,
+        (step[2] - d[2] * slide) * scale,
+    )
+    move = turned(scene.local_from_world[part], along)
+    uv = scene.uv[face]
+    v = dot(uv[1], move)
+    if is_wrapped(scene, part, face):
+        turn = uv[0, 0] / (2.0 * math.pi * max(local[0] * local[0] + local[1] * local[1], 1e-3))
+        return (local[0] * move[1] - local[1] * move[0]) * turn, v
+    return dot(uv[0], move), v
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _filtered(scene: SceneArrays, texture, u, v, ux, vx, uy, vy, rgb):
+    """Texture over the footprint with sides (ux, vx) and (uy, vy), in tiles; -> `rgb`."""
+    first, count = scene.layout[texture, 0], scene.layout[texture, 1]
+    height, width = scene.levels[first, 1], scene.levels[first, 2]
+    x = math.sqrt((ux * width) * (ux * width) + (vx * height) * (vx * height))
+    y = math.sqrt((uy * width) * (uy * width) + (vy * height) * (vy * height))
+    short, long = min(x, y), max(x, y)
+    taps = int(min(max(math.ceil(long / max(short, 1e-6)), 1.0), float(_MAX_TAPS)))
+    side = max(long / taps, 1.0)
+    lod = min(math.log2(side), count - 1.0)
+    level = int(lod)
+    blend = lod - level
+    along_u, along_v = (ux, vx) if x > y else (uy, vy)
+    rgb[0] = rgb[1] = rgb[2] = 0.0
+    for tap in range(taps):
+        shift = (tap + 0.5) / taps - 0.5
+        s, t = u + shift * along_u, v + shift * along_v
+        add_texel(scene, first + level, s, t, (1.0 - blend) / taps, rgb)
+        if blend > 0.0:
+            add_texel(scene, first + level + 1, s, t, blend / taps, rgb)
+
+
+@njit(cache=True, nogil=True)
+def _sky(scene: SceneArrays, d, blur, rgb):
+    """Light from the sky (or, below the horizon, from the ground) in direction d; -> `rgb`."""
+    length = math.sqrt(dot(d, d))
+    rise = d[2] / length
+    if rise < 0.0:
+        rgb[0], rgb[1], rgb[2] = 0.16, 0.155, 0.15
+        return
+    # A plane of clouds, seen in perspective; the offset keeps them finite at the horizon.
+    scale = 0.35 / (rise + 0.12) / length
+    _filtered(scene, scene.clouds, d[0] * scale * 0.25, d[1] * scale, blur, 0.0, 0.0, blur, rgb)
+    cloud = rgb[0]
+    haze = math.exp(-7.0 * rise)
+    rgb[0] = (0.30 + 0.36 * haze) * (1.0 - cloud) + 0.86 * cloud
+    rgb[1] = (0.46 + 0.26 * haze) * (1.0 - cloud) + 0.87 * cloud
+    rgb[2] = (0.80 + 0.04 * haze) * (1.0 - cloud) + 0.88 * cloud
