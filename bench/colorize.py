@@ -1,25 +1,18 @@
-"""Colorization of a made-up 640x480 frame with a 64-beam sweep, against SciPy's general sparse LU (`spsolve`).
-
-`limit` is what `ratio` (value / baseline) must not exceed, where something is promised.
-"""
+"""Colorization of a made-up 640x480 frame with a 64-beam sweep, against SciPy's general sparse LU (`spsolve`)."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 from scipy.ndimage import gaussian_filter
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.linalg import spsolve
+from table import Row, report
 
 from dfd_ros.lidar.colorize import Colorizer, _write_weights
 from dfd_ros.lidar.grid_solver import NEIGHBOURS
@@ -28,8 +21,6 @@ SHAPE = (480, 640)
 REPEATS = 5
 # "The same answer": mean and largest relative difference to the baseline's.
 MEAN_DIFFERENCE, LARGEST_DIFFERENCE = 1e-3, 1e-2
-
-Row = dict[str, Any]
 
 
 def frame(seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -98,22 +89,9 @@ def measure() -> list[Row]:
 
 def row(name: str, value: float, unit: str, baseline: float, limit: float | None = None) -> Row:
     ratio = value / baseline
-    return {"name": name, "value": value, "unit": unit, "baseline": baseline, "ratio": ratio, "limit": limit}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
-    as_json = parser.parse_args().json
-    rows = measure()
-    if as_json:
-        print(json.dumps(rows, indent=2))
-        return
-    table = Table("name", "value", "unit", "baseline", "ratio", "limit")
-    for entry in rows:
-        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v or "") for v in entry.values()))
-    Console().print(table)
+    promise = "" if limit is None else f"ratio {limit:g} or less"
+    return Row(name, value, unit, baseline, ratio, promise, limit is None or ratio <= limit)
 
 
 if __name__ == "__main__":
-    main()
+    report("Colorization of a 640x480 frame with a 64-beam sweep (baseline: SciPy's spsolve)", measure)

@@ -110,17 +110,22 @@ def score(
 
 
 @app.command()
-def parameters() -> None:
+def parameters(
+    markdown: Annotated[bool, typer.Option("--markdown", help="as the README shows them")] = False,
+) -> None:
     """Print every node's parameters: default, range, unit and meaning."""
-    from dfd_ros.nodes.catalogue import NODE_PARAMETERS
+    from dfd_ros.nodes.catalogue import NODE_PARAMETERS, markdown_tables
     from dfd_ros.nodes.parameters import describe
 
+    if markdown:
+        print(markdown_tables())
+        return
     for name, record in NODE_PARAMETERS.items():
-        table = Table(title=name, title_justify="left", show_lines=False)
-        for column in ("parameter", "default", "unit", "allowed", "meaning"):
+        table = Table(title=name, title_justify="left")
+        for column in ("parameter", "default", "allowed", "meaning"):
             table.add_column(column, overflow="fold")
         for row in describe(record):
-            table.add_row(row.name, row.default, row.unit, row.allowed, row.description)
+            table.add_row(row.name, f"{row.default} {row.unit}".strip(), row.allowed, row.description)
         console.print(table)
 
 

@@ -41,6 +41,9 @@ class LidarDepthParameters:
         "where the LiDAR is; not used for clouds in the camera's own frame, or where /tf_static tells and tf2_ros is there",
     )
     max_skew: float = parameter(0.1, "longest time between sweep and image", unit="s", minimum=0.0, maximum=10.0)
+    niceness: int = parameter(
+        10, "of the solving thread: at 0 it competes with depth for the processor", minimum=0, maximum=19
+    )
     max_depth: float = parameter(120.0, "points beyond are left out", unit="m", minimum=1.0, maximum=1000.0, live=True)
 
 
@@ -72,7 +75,7 @@ class LidarDepthNode(DfdNode[LidarDepthParameters]):
         self._sparse = self.advertise(Image, "lidar/sparse_depth")
         self._dense = self.advertise(Image, "lidar/depth")
         self._worker: LatestWorker[Sweep] = LatestWorker(
-            self._answer, lambda sweep: self.diagnostics.drop("superseded"), "lidar_depth"
+            self._answer, lambda sweep: self.diagnostics.drop("superseded"), "lidar_depth", self.parameters.niceness
         )
         guide_type, guide_topic = (ImagePair, "pair") if self.parameters.guide == "pair" else (Image, "image_raw")
         if self.parameters.guide == "image":

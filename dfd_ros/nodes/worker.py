@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -10,10 +11,16 @@ Item = TypeVar("Item")
 
 
 class LatestWorker(Generic[Item]):
-    """Calls `work` for the newest item put, one at a time; an item that waits when a newer one comes is superseded."""
+    """Calls `work` for the newest item put, one at a time; an item that waits when a newer one comes is superseded.
 
-    def __init__(self, work: Callable[[Item], None], superseded: Callable[[Item], None], name: str) -> None:
+    `niceness` is the thread's own: with 10, say, it takes the time that others leave.
+    """
+
+    def __init__(
+        self, work: Callable[[Item], None], superseded: Callable[[Item], None], name: str, niceness: int = 0
+    ) -> None:
         self._work = work
+        self._niceness = niceness
         self._superseded = superseded
         self._condition = threading.Condition()
         self._waiting: Item | None = None
@@ -42,6 +49,8 @@ class LatestWorker(Generic[Item]):
             return self._condition.wait_for(lambda: self._waiting is None and not self._busy, timeout)
 
     def _run(self) -> None:
+        if self._niceness:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)  # on Linux: of this thread
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: self._waiting is not None or self._stopping)

@@ -14,45 +14,59 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dfd_ros.sim.shadow import shadow_grid
+from dfd_ros.sim.shadow import ShadowGrid, shadow_grid
 from dfd_ros.sim.textures import Atlas
 
 CONVEX, CYLINDER, ELLIPSOID = 0, 1, 2
 _CUBE = np.array(np.meshgrid(*[[-1.0, 1.0]] * 3)).reshape(3, -1).T  # corners of the cube from −1 to 1, (8, 3)
 
 
+class Solids(NamedTuple):
+    """The parts' shapes, in float32 and int32.
+
+    kind (P,); local_from_world (P, 3, 4); first_face (P + 1).
+    plane (F, 4): outward normal n and offset d, inside is n·x <= d, in the part's frame. A cylinder has unit radius
+    and runs from z = −1 to 1, its faces are side, top and bottom; an ellipsoid is the unit sphere.
+    """
+
+    kind: NDArray[np.int32]
+    local_from_world: NDArray[np.float32]
+    first_face: NDArray[np.int32]
+    plane: NDArray[np.float32]
+
+
+class Textures(NamedTuple):
+    """texels (n, 3) uint8, layout (t, 2) and levels (l, 3): see `Atlas`."""
+
+    texels: NDArray[np.uint8]
+    layout: NDArray[np.int64]
+    levels: NDArray[np.int64]
+
+
 class SceneArrays(NamedTuple):
-    """What the compiled ray caster reads; all float arrays float32.
+    """What the compiled ray caster reads; all float arrays float32. (A kernel is handed no more of it than it needs:
+    each array that goes into a call costs time.)
 
     bounds (O, 6): world bounding box of each object (minimum, maximum). first_part (O + 1): parts by object.
     ball (P, 4): world centre and squared radius of each part's bounding ball. corners (P, 8, 3): of a world bounding
-    box, not always an upright one. shadow: the parts as the sun sees them. kind (P,); local_from_world (P, 3, 4); first_face (P + 1); part_object (P,);
-    face_part (F,).
-    plane (F, 4): outward normal n and offset d, inside is n·x <= d, in the part's frame. A cylinder has unit radius
-    and runs from z = −1 to 1, its faces are side, top and bottom; an ellipsoid is the unit sphere.
-    texture (F,); uv (F, 2, 4): affine texture coordinates (1 = one tile); tint (F, 3); gloss (F,) in [0, 1].
-    texels (n, 3) uint8, layout (t, 2) and levels (l, 3): see `Atlas`. sun (3,): direction to the sun. sun_light, sky_light (3,).
-    clouds: the texture of the sky.
+    box, not always an upright one. part_object (P,). shadow: the parts as the sun sees them.
+    face_part (F,); texture (F,); uv (F, 2, 4): affine texture coordinates (1 = one tile); tint (F, 3);
+    gloss (F,) in [0, 1]. sun (3,): direction to the sun. sun_light, sky_light (3,). clouds: the texture of the sky.
     """
 
+    solids: Solids
     bounds: NDArray[np.float32]
     first_part: NDArray[np.int32]
     ball: NDArray[np.float32]
     corners: NDArray[np.float32]
-    shadow: ShadowGrid
-    kind: NDArray[np.int32]
-    local_from_world: NDArray[np.float32]
-    first_face: NDArray[np.int32]
     part_object: NDArray[np.int32]
+    shadow: ShadowGrid
     face_part: NDArray[np.int32]
-    plane: NDArray[np.float32]
     texture: NDArray[np.int32]
     uv: NDArray[np.float32]
     tint: NDArray[np.float32]
     gloss: NDArray[np.float32]
-    texels: NDArray[np.uint8]
-    layout: NDArray[np.int64]
-    levels: NDArray[np.int64]
+    textures: Textures
     sun: NDArray[np.float32]
     sun_light: NDArray[np.float32]
     sky_light: NDArray[np.float32]
@@ -239,25 +253,26 @@ def compile_scene(objects: Sequence[SceneObject], atlas: Atlas, light: Light, cl
     faces = [face for *_, part in parts for face in zip(part.planes, part.uv, part.coats, strict=True)]
     counts = [len(objects[index].parts) for index in order]
     sides = [len(part.planes) for *_, part in parts]
+    solids = Solids(
+        kind=np.array([part.kind for *_, part in parts], np.int32),
+        local_from_world=local_from_world.astype(np.float32),
+        first_face=np.cumsum([0, *sides]).astype(np.int32),
+        plane=np.array([plane for plane, _, _ in faces], np.float32),
+    )
     arrays = SceneArrays(
+        solids=solids,
         bounds=bounds[order].astype(np.float32),
         first_part=np.cumsum([0, *counts]).astype(np.int32),
         ball=ball.astype(np.float32),
         corners=corners.astype(np.float32),
-        shadow=shadow_grid(corners, _frame(np.asarray(light.direction, np.float64)).T),
-        kind=np.array([part.kind for *_, part in parts], np.int32),
-        local_from_world=local_from_world.astype(np.float32),
-        first_face=np.cumsum([0, *sides]).astype(np.int32),
         part_object=np.array([number for number, *_ in parts], np.int32),
+        shadow=shadow_grid(corners, _frame(np.asarray(light.direction, np.float64)).T),
         face_part=np.repeat(np.arange(len(parts), dtype=np.int32), sides),
-        plane=np.array([plane for plane, _, _ in faces], np.float32),
         texture=np.array([atlas.names[coat.texture] for *_, coat in faces], np.int32),
         uv=np.array([uv for _, uv, _ in faces], np.float32),
         tint=np.array([coat.tint for *_, coat in faces], np.float32),
         gloss=np.array([coat.gloss for *_, coat in faces], np.float32),
-        texels=atlas.texels(),
-        layout=atlas.layout(),
-        levels=atlas.levels(),
+        textures=Textures(atlas.texels(), atlas.layout(), atlas.levels()),
         sun=np.array(light.direction, np.float32),
         sun_light=np.array(light.sun, np.float32),
         sky_light=np.array(light.sky, np.float32),

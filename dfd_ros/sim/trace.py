@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
-from dfd_ros.sim.scene import CONVEX, CYLINDER, SceneArrays
+from dfd_ros.sim.scene import CONVEX, CYLINDER, SceneArrays, Solids, Textures
 
 MISS = -1
 _LIDAR_LEVEL = 3  # mip level that a beam, some centimetres wide, averages over
@@ -27,13 +27,21 @@ def dot(a, b):
 @njit(cache=True, nogil=True, inline="always")
 def turned(m, v):
     """A direction in the frame of the (3, 3) or (3, 4) matrix m."""
-    return dot(m[0], v), dot(m[1], v), dot(m[2], v)
+    return (
+        m[0, 0] * v[0] + m[0, 1] * v[1] + m[0, 2] * v[2],
+        m[1, 0] * v[0] + m[1, 1] * v[1] + m[1, 2] * v[2],
+        m[2, 0] * v[0] + m[2, 1] * v[1] + m[2, 2] * v[2],
+    )
 
 
 @njit(cache=True, nogil=True, inline="always")
 def placed(m, p):
     """A point in the frame of the (3, 4) matrix m."""
-    return dot(m[0], p) + m[0, 3], dot(m[1], p) + m[1, 3], dot(m[2], p) + m[2, 3]
+    return (
+        m[0, 0] * p[0] + m[0, 1] * p[1] + m[0, 2] * p[2] + m[0, 3],
+        m[1, 0] * p[0] + m[1, 1] * p[1] + m[1, 2] * p[2] + m[1, 3],
+        m[2, 0] * p[0] + m[2, 1] * p[1] + m[2, 2] * p[2] + m[2, 3],
+    )
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -66,17 +74,17 @@ def hit_round(kind, o, d, limit):
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def hit_part(scene: SceneArrays, part, origin, direction, limit):
+def hit_part(solids: Solids, part, origin, direction, limit):
     """Distance in units of the direction, and the face, where a ray enters a part before `limit`, or (limit, MISS)."""
-    m = scene.local_from_world[part]
+    m = solids.local_from_world[part]
     o, d = placed(m, origin), turned(m, direction)
-    first = scene.first_face[part]
-    if scene.kind[part] != CONVEX:
-        t, face = hit_round(scene.kind[part], o, d, limit)
+    first = solids.first_face[part]
+    if solids.kind[part] != CONVEX:
+        t, face = hit_round(solids.kind[part], o, d, limit)
         return t, face if face == MISS else first + face
     enter, leave, face = 0.0, limit, MISS
-    for f in range(first, scene.first_face[part + 1]):
-        n = scene.plane[f]
+    for f in range(first, solids.first_face[part + 1]):
+        n = solids.plane[f]
         slope = dot(n, d)
         height = n[3] - dot(n, o)
         if slope < 0.0:
@@ -118,20 +126,20 @@ def _nearest(scene: SceneArrays, o, d, limit):
             outside = (dot(centre, centre) - ball[3]) * length
             if outside > 0.0 and (along < 0.0 or outside > along * along):
                 continue  # the bounding ball lies behind, or the ray passes it
-            t, face = hit_part(scene, part, o, d, best)
+            t, face = hit_part(scene.solids, part, o, d, best)
             if face != MISS:
                 best, best_part, best_face = t, part, face
     return best, best_part, best_face
 
 
 @njit(cache=True, nogil=True)
-def normal_at(scene: SceneArrays, part, face, p):
+def normal_at(solids: Solids, part, face, p):
     """Outward unit normal in the world at the point p of the part's frame."""
-    n = scene.plane[face]
+    n = solids.plane[face]
     x, y, z = n[0] + 0.0 * p[0], n[1] + 0.0 * p[1], n[2] + 0.0 * p[2]
-    if is_wrapped(scene, part, face):
-        x, y, z = p[0], p[1], 0.0 if scene.kind[part] == CYLINDER else p[2]
-    m = scene.local_from_world[part]
+    if is_wrapped(solids, part, face):
+        x, y, z = p[0], p[1], 0.0 if solids.kind[part] == CYLINDER else p[2]
+    m = solids.local_from_world[part]
     nx = m[0, 0] * x + m[1, 0] * y + m[2, 0] * z
     ny = m[0, 1] * x + m[1, 1] * y + m[2, 1] * z
     nz = m[0, 2] * x + m[1, 2] * y + m[2, 2] * z
@@ -140,25 +148,30 @@ def normal_at(scene: SceneArrays, part, face, p):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def is_wrapped(scene: SceneArrays, part, face):
+def is_wrapped(solids: Solids, part, face):
     """Whether a face is the round side of a cylinder or an ellipsoid, its texture wrapped around the z axis."""
-    return scene.kind[part] != CONVEX and face == scene.first_face[part]
+    return solids.kind[part] != CONVEX and face == solids.first_face[part]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def along(uv, face, axis, v):
+    """Change of a texture coordinate (0: u, 1: v), in tiles, along the vector v of the part's frame."""
+    return uv[face, axis, 0] * v[0] + uv[face, axis, 1] * v[1] + uv[face, axis, 2] * v[2]
 
 
 @njit(cache=True, nogil=True)
-def texture_point(scene: SceneArrays, part, face, p):
-    """Texture coordinates, in tiles, of the point p of the part's frame."""
-    uv = scene.uv[face]
-    v = dot(uv[1], p) + uv[1, 3]
-    if is_wrapped(scene, part, face):
-        return uv[0, 0] * (math.atan2(p[1], p[0]) / (2.0 * math.pi)) + uv[0, 3], v
-    return dot(uv[0], p) + uv[0, 3], v
+def texture_point(solids: Solids, uv, part, face, p):
+    """Texture coordinates, in tiles, of the point p of the part's frame; `uv` is the scene's."""
+    v = along(uv, face, 1, p) + uv[face, 1, 3]
+    if is_wrapped(solids, part, face):
+        return uv[face, 0, 0] * (math.atan2(p[1], p[0]) / (2.0 * math.pi)) + uv[face, 0, 3], v
+    return along(uv, face, 0, p) + uv[face, 0, 3], v
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def add_texel(scene: SceneArrays, level, u, v, weight, rgb):
+def add_texel(textures: Textures, level, u, v, weight, rgb):
     """Add `weight` times the bilinear sample of one mip level at (u, v), in tiles, to `rgb`."""
-    start, height, width = scene.levels[level, 0], scene.levels[level, 1], scene.levels[level, 2]
+    start, height, width = textures.levels[level, 0], textures.levels[level, 1], textures.levels[level, 2]
     x, y = u * width - 0.5, v * height - 0.5
     x0, y0 = math.floor(x), math.floor(y)
     fx, fy = x - x0, y - y0
@@ -171,8 +184,8 @@ def add_texel(scene: SceneArrays, level, u, v, weight, rgb):
     a, b = start + ya * width, start + yb * width
     for c in range(3):
         # texels hold the square root of reflectance
-        t00, t01 = np.int32(scene.texels[a + xa, c]), np.int32(scene.texels[a + xb, c])
-        t10, t11 = np.int32(scene.texels[b + xa, c]), np.int32(scene.texels[b + xb, c])
+        t00, t01 = np.int32(textures.texels[a + xa, c]), np.int32(textures.texels[a + xb, c])
+        t10, t11 = np.int32(textures.texels[b + xa, c]), np.int32(textures.texels[b + xb, c])
         rgb[c] += w00 * (t00 * t00) + w01 * (t01 * t01) + w10 * (t10 * t10) + w11 * (t11 * t11)
 
 
@@ -191,12 +204,12 @@ def trace_beams(scene: SceneArrays, origins, directions, limit, distance, albedo
             distance[n] = np.float32(np.inf)
             continue
         point = (o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2])
-        local = placed(scene.local_from_world[part], point)
-        u, v = texture_point(scene, part, face, local)
-        texture = scene.layout[scene.texture[face]]
+        local = placed(scene.solids.local_from_world[part], point)
+        u, v = texture_point(scene.solids, scene.uv, part, face, local)
+        texture = scene.textures.layout[scene.texture[face]]
         rgb[:] = 0.0
-        add_texel(scene, texture[0] + min(_LIDAR_LEVEL, texture[1] - 1), u, v, 1.0, rgb)
+        add_texel(scene.textures, texture[0] + min(_LIDAR_LEVEL, texture[1] - 1), u, v, 1.0, rgb)
         distance[n] = t
         albedo[n] = dot(rgb, scene.tint[face]) / 3.0
-        cosine[n] = -dot(normal_at(scene, part, face, local), d)
+        cosine[n] = -dot(normal_at(scene.solids, part, face, local), d)
         gloss[n] = scene.gloss[face]

@@ -21,11 +21,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 from dfd_ros.geometry import Camera, Transform
-from dfd_ros.sim.scene import CONVEX, SceneArrays
+from dfd_ros.sim.scene import CONVEX, SceneArrays, Solids, Textures
 from dfd_ros.sim.shadow import CELL
 from dfd_ros.sim.trace import (
     MISS,
     add_texel,
+    along,
     dot,
     hit_part,
     hit_round,
@@ -184,15 +185,16 @@ def _cover(scene: SceneArrays, view: Viewpoint, top, slots, offsets, depth, face
         offsets: (S, 2): x and y of each point from the pixel's centre, pixels, within ±0.5.
         depth, face: (n, S) float32 and int32; each hit that is nearer than the depth there replaces it.
     """
+    solids = scene.solids
     window, reach = np.empty(4, np.int64), np.abs(offsets).max()
-    sides = np.empty((np.diff(scene.first_face).max(), 4))
-    for part in range(len(scene.kind)):
-        nearest = _outline(scene, view, part, reach, window)
+    sides = np.empty((np.diff(solids.first_face).max(), 4))
+    for part in range(len(solids.kind)):
+        nearest = _outline(scene.corners, view, part, reach, window)
         left, right = window[0], window[1]
         first_row, last_row = max(window[2], top), min(window[3], top + len(slots))
         if left >= right or first_row >= last_row:
             continue
-        m = scene.local_from_world[part]
+        m = solids.local_from_world[part]
         o = placed(m, view.origin)
         # The ray of image coordinates (x, y), in the part's frame: o + t (right x + down y + ahead).
         right_axis, down_axis, ahead = (
@@ -200,11 +202,11 @@ def _cover(scene: SceneArrays, view: Viewpoint, top, slots, offsets, depth, face
             turned(m, (view.rotation[0, 1], view.rotation[1, 1], view.rotation[2, 1])),
             turned(m, (view.rotation[0, 2], view.rotation[1, 2], view.rotation[2, 2])),
         )
-        kind, first = scene.kind[part], scene.first_face[part]
-        count = scene.first_face[part + 1] - first
+        kind, first = solids.kind[part], solids.first_face[part]
+        count = solids.first_face[part + 1] - first
         if kind == CONVEX:
             for f in range(count):
-                n = scene.plane[first + f]
+                n = solids.plane[first + f]
                 sides[f, 0], sides[f, 1], sides[f, 2] = dot(n, right_axis), dot(n, down_axis), dot(n, ahead)
                 sides[f, 3] = n[3] - dot(n, o)
         for row in range(first_row, last_row):
@@ -253,14 +255,14 @@ def _hit_sides(sides, count, x, y, limit):
 
 
 @njit(cache=True, nogil=True)
-def _outline(scene: SceneArrays, view: Viewpoint, part, reach, window):
+def _outline(corners, view: Viewpoint, part, reach, window):
     """Columns from and to, rows from and to -> `window` of pixels that a part may cover within `reach` pixels of their
     centres; returns the depth before which it does not begin."""
     left = low = math.inf
     right = high = -math.inf
     nearest, farthest = math.inf, -math.inf
     for k in range(8):
-        corner = scene.corners[part, k]
+        corner = corners[part, k]
         p = (corner[0] - view.origin[0], corner[1] - view.origin[1], corner[2] - view.origin[2])
         z = dot(view.rotation[:, 2], p)
         nearest, farthest = min(nearest, z), max(farthest, z)
@@ -301,22 +303,22 @@ def _in_sun(scene: SceneArrays, view: Viewpoint, x, y, depth, face):
     """Whether the sun shines on the face that the ray (x, y) meets at this depth."""
     d, o, part = _aim(view, x, y), view.origin, scene.face_part[face]
     p = (o[0] + depth * d[0], o[1] + depth * d[1], o[2] + depth * d[2])
-    n = normal_at(scene, part, face, placed(scene.local_from_world[part], p))
+    n = normal_at(scene.solids, part, face, placed(scene.solids.local_from_world[part], p))
     sun = (float(scene.sun[0]), float(scene.sun[1]), float(scene.sun[2]))
     if dot(n, sun) <= 0.0:
         return False
     p = (p[0] + n[0] * _EPSILON, p[1] + n[1] * _EPSILON, p[2] + n[2] * _EPSILON)
     grid = scene.shadow
-    across, along, height = turned(grid.axes, p)
-    column = int((across - grid.low[0]) / CELL)
-    cell = int((along - grid.low[1]) / CELL) * grid.columns + column
+    u, v, height = turned(grid.axes, p)
+    column = int((u - grid.low[0]) / CELL)
+    cell = int((v - grid.low[1]) / CELL) * grid.columns + column
     if column < 0 or column >= grid.columns or cell < 0 or cell >= len(grid.first) - 1:
         return True
     for k in range(grid.first[cell], grid.first[cell + 1]):
         blocker = grid.part[k]
         if grid.top[blocker] < height:
             return True
-        _, hit = hit_part(scene, blocker, p, sun, _FAR)
+        _, hit = hit_part(scene.solids, blocker, p, sun, _FAR)
         if hit != MISS:
             return False
     return True
@@ -331,18 +333,18 @@ def _shade(scene: SceneArrays, view: Viewpoint, x, y, depth, face, sunny, rgb):
         return
     part = scene.face_part[face]
     p = (o[0] + depth * d[0], o[1] + depth * d[1], o[2] + depth * d[2])
-    m = scene.local_from_world[part]
+    m = scene.solids.local_from_world[part]
     local = placed(m, p)
-    normal = normal_at(scene, part, face, local)
+    normal = normal_at(scene.solids, part, face, local)
     cosine = dot(normal, d)
 
     # The footprint's sides: the steps to the next pixels, slid along the surface.
     r = view.rotation
     safe = min(cosine, -_GRAZING)
-    ux, vx = _slide(scene, part, face, local, normal, d, (r[0, 0], r[1, 0], r[2, 0]), safe, depth / view.fx)
-    uy, vy = _slide(scene, part, face, local, normal, d, (r[0, 1], r[1, 1], r[2, 1]), safe, depth / view.fy)
-    u, v = texture_point(scene, part, face, local)
-    _filtered(scene, scene.texture[face], u, v, ux, vx, uy, vy, rgb)
+    ux, vx = _slide(scene.solids, scene.uv, part, face, local, normal, d, (r[0, 0], r[1, 0], r[2, 0]), safe, depth / view.fx)
+    uy, vy = _slide(scene.solids, scene.uv, part, face, local, normal, d, (r[0, 1], r[1, 1], r[2, 1]), safe, depth / view.fy)
+    u, v = texture_point(scene.solids, scene.uv, part, face, local)
+    _filtered(scene.textures, scene.texture[face], u, v, ux, vx, uy, vy, rgb)
 
     facing = max(dot(normal, scene.sun), 0.0) * sunny
     # Sky light from the upper half, some bounced up from the ground; darker close to the ground (contact shadow).
@@ -372,28 +374,27 @@ def _shade(scene: SceneArrays, view: Viewpoint, x, y, depth, face, sunny, rgb):
 
 
 @njit(cache=True, nogil=True)
-def _slide(scene: SceneArrays, part, face, local, normal, d, step, cosine, scale):
+def _slide(solids: Solids, uv, part, face, local, normal, d, step, cosine, scale):
     """How the texture coordinates change when the ray d moves by scale · step and stays on the surface."""
     slide = dot(step, normal) / cosine
-    along = (
+    shift = (
         (step[0] - d[0] * slide) * scale,
         (step[1] - d[1] * slide) * scale,
         (step[2] - d[2] * slide) * scale,
     )
-    move = turned(scene.local_from_world[part], along)
-    uv = scene.uv[face]
-    v = dot(uv[1], move)
-    if is_wrapped(scene, part, face):
-        turn = uv[0, 0] / (2.0 * math.pi * max(local[0] * local[0] + local[1] * local[1], 1e-3))
+    move = turned(solids.local_from_world[part], shift)
+    v = along(uv, face, 1, move)
+    if is_wrapped(solids, part, face):
+        turn = uv[face, 0, 0] / (2.0 * math.pi * max(local[0] * local[0] + local[1] * local[1], 1e-3))
         return (local[0] * move[1] - local[1] * move[0]) * turn, v
-    return dot(uv[0], move), v
+    return along(uv, face, 0, move), v
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _filtered(scene: SceneArrays, texture, u, v, ux, vx, uy, vy, rgb):
+def _filtered(textures: Textures, texture, u, v, ux, vx, uy, vy, rgb):
     """Texture over the footprint with sides (ux, vx) and (uy, vy), in tiles; -> `rgb`."""
-    first, count = scene.layout[texture, 0], scene.layout[texture, 1]
-    height, width = scene.levels[first, 1], scene.levels[first, 2]
+    first, count = textures.layout[texture, 0], textures.layout[texture, 1]
+    height, width = textures.levels[first, 1], textures.levels[first, 2]
     x = math.sqrt((ux * width) * (ux * width) + (vx * height) * (vx * height))
     y = math.sqrt((uy * width) * (uy * width) + (vy * height) * (vy * height))
     short, long = min(x, y), max(x, y)
@@ -407,9 +408,9 @@ def _filtered(scene: SceneArrays, texture, u, v, ux, vx, uy, vy, rgb):
     for tap in range(taps):
         shift = (tap + 0.5) / taps - 0.5
         s, t = u + shift * along_u, v + shift * along_v
-        add_texel(scene, first + level, s, t, (1.0 - blend) / taps, rgb)
+        add_texel(textures, first + level, s, t, (1.0 - blend) / taps, rgb)
         if blend > 0.0:
-            add_texel(scene, first + level + 1, s, t, blend / taps, rgb)
+            add_texel(textures, first + level + 1, s, t, blend / taps, rgb)
 
 
 @njit(cache=True, nogil=True)
@@ -422,7 +423,7 @@ def _sky(scene: SceneArrays, d, blur, rgb):
         return
     # A plane of clouds, seen in perspective; the offset keeps them finite at the horizon.
     scale = 0.35 / (rise + 0.12) / length
-    _filtered(scene, scene.clouds, d[0] * scale * 0.25, d[1] * scale, blur, 0.0, 0.0, blur, rgb)
+    _filtered(scene.textures, scene.clouds, d[0] * scale * 0.25, d[1] * scale, blur, 0.0, 0.0, blur, rgb)
     cloud = rgb[0]
     haze = math.exp(-7.0 * rise)
     rgb[0] = (0.30 + 0.36 * haze) * (1.0 - cloud) + 0.86 * cloud

@@ -1,0 +1,53 @@
+"""What every benchmark prints: a table, or with --json its rows as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure.
+
+    Attributes:
+        name, value, unit: What was measured.
+        baseline: What it is held against, in the same unit; None where there is nothing.
+        ratio: value / baseline.
+        limit: What is promised, in words and of the value or the ratio; empty where nothing is.
+        met: Whether the promise is kept.
+    """
+
+    name: str
+    value: float
+    unit: str
+    baseline: float | None = None
+    ratio: float | None = None
+    limit: str = ""
+    met: bool = True
+
+
+def report(title: str, measure: Callable[[], list[Row]]) -> None:
+    """Measure, print, and exit with 1 where a promise is not kept."""
+    parser = argparse.ArgumentParser(description=title)
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    as_json = parser.parse_args().json
+    rows = measure()
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        table = Table(title=title, title_justify="left")
+        for column in ("", "value", "unit", "baseline", "ratio", "limit", ""):
+            table.add_column(column, justify="left" if column in ("", "unit", "limit") else "right")
+        for row in rows:
+            figures = ["" if figure is None else f"{figure:.4g}" for figure in (row.value, row.baseline, row.ratio)]
+            verdict = "" if not row.limit else "met" if row.met else "MISSED"
+            table.add_row(row.name, figures[0], row.unit, figures[1], figures[2], row.limit, verdict)
+        (Console() if sys.stdout.isatty() else Console(width=120)).print(table)
+    sys.exit(0 if all(row.met for row in rows) else 1)
