@@ -78,7 +78,7 @@ def calibrate(
     scenes = range(first, (count - 1 if last is None else last) + 1)
     if not scenes or scenes[-1] >= count:
         raise InputError(f"first and last: expected scenes from 0 to {count - 1}, got {first} to {last}")
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("calibrating", total=1.0)
         calibration = calibrate_folder(
             folder, scenes, lambda done: progress.update(task, completed=done), gamma=gamma, name=out.stem

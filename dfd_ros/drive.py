@@ -79,10 +79,11 @@ def drive(settings: DriveSettings, console: Console) -> Summary:
     except OSError as error:
         raise InputError(f"out: {settings.out} cannot be made ({error.strerror})") from error
     specs = _prepare(settings, specs, console)
+    console.print("starting the nodes; the first run ever compiles their kernels, which takes half a minute")
     bag = settings.out / "bag"
     specs = [RECORD.with_parameters(bag=str(bag)), MONITOR, *specs]
     with stop_on_signal() as stop:
-        with Progress(console=console, transient=True) as progress:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             making = {SIM.name: {"progress": _progress_bar(progress)}}
             files = (DEFAULT_PARAMETERS, *settings.parameter_files)
             composition = Composition(
@@ -120,7 +121,7 @@ def _calibrate_first_half(settings: DriveSettings, console: Console) -> list[Nod
     count = len(PhotographFolder(Path(settings.source)))
     half = count // 2
     console.print(f"no lens file given: calibrating on scenes 0 to {half - 1} of {count}, running on the others")
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         calibration = calibrate_folder(Path(settings.source), range(half), _progress_bar(progress, "calibrating"))
     console.print(calibration.describe())
     lens_file = settings.out / "lens.yaml"

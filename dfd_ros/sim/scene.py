@@ -36,9 +36,9 @@ class Solids(NamedTuple):
 
 
 class Textures(NamedTuple):
-    """texels (n, 3) uint8, layout (t, 2) and levels (l, 3): see `Atlas`."""
+    """texels (n,), layout (t, 2) and levels (l, 3): see `Atlas`."""
 
-    texels: NDArray[np.uint8]
+    texels: NDArray[np.uint32]
     layout: NDArray[np.int64]
     levels: NDArray[np.int64]
 

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-CELL = 0.3
+CELL = 0.2
 """Side of a cell, metres."""
 
 
@@ -22,8 +22,8 @@ class ShadowGrid(NamedTuple):
     """The grid, for the ray caster.
 
     axes (3, 3): rows are the grid's two directions and the one to the sun (world, unit). low (2,): the grid's corner.
-    columns: cells along the first direction. first (cells + 1) and part (n,): each cell's parts. top (P,): how far
-    each part reaches towards the sun.
+    columns: cells along the first direction. first (cells + 1) and part (n,): each cell's parts. low_of (P, 2) and high_of
+    (P, 3): each part's outline on the grid, and how far it reaches towards the sun.
     """
 
     axes: NDArray[np.float64]
@@ -31,7 +31,8 @@ class ShadowGrid(NamedTuple):
     columns: int
     first: NDArray[np.int32]
     part: NDArray[np.int32]
-    top: NDArray[np.float64]
+    low_of: NDArray[np.float64]
+    high_of: NDArray[np.float64]
 
 
 def shadow_grid(corners: NDArray[np.floating], axes: NDArray[np.float64]) -> ShadowGrid:
@@ -43,7 +44,7 @@ def shadow_grid(corners: NDArray[np.floating], axes: NDArray[np.float64]) -> Sha
     cells = cells.astype(np.int32)
     columns, rows = (int(last) + 1 for last in cells[:, 1].max(axis=0))
     first, part = _sort_in(cells, np.argsort(-high[:, 2]), columns, rows)
-    return ShadowGrid(np.ascontiguousarray(axes), corner, columns, first, part, high[:, 2].copy())
+    return ShadowGrid(np.ascontiguousarray(axes), corner, columns, first, part, low[:, :2].copy(), high)
 
 
 @njit(cache=True)

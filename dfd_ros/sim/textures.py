@@ -31,7 +31,7 @@ class Atlas:
     """All textures of a scene in one array, each with its mip maps, looked up by name while the scene is built."""
 
     names: dict[str, int] = field(default_factory=dict)
-    _texels: list[NDArray[np.uint8]] = field(default_factory=list)
+    _texels: list[NDArray[np.uint32]] = field(default_factory=list)
     _layout: list[tuple[int, int]] = field(default_factory=list)
     _levels: list[tuple[int, int, int]] = field(default_factory=list)
     _size: int = 0
@@ -46,16 +46,17 @@ class Atlas:
         self._layout.append((len(self._levels), levels))
         for _ in range(levels):
             self._levels.append((self._size, *picture.shape[:2]))
-            texels = np.rint(np.sqrt(np.clip(picture, 0.0, 1.0)) * 255.0).astype(np.uint8)
-            self._texels.append(texels.reshape(-1, 3))
-            self._size += texels.shape[0] * texels.shape[1]
+            texels = np.zeros((*picture.shape[:2], 4), np.uint8)
+            texels[..., :3] = np.sqrt(np.clip(picture, 0.0, 1.0)) * 255.0 + 0.5
+            self._texels.append(texels.reshape(-1).view("<u4"))
+            self._size += self._texels[-1].size
             picture = cv2.resize(
                 picture, (max(picture.shape[1] // 2, 1), max(picture.shape[0] // 2, 1)), interpolation=cv2.INTER_AREA
             )
         return name
 
-    def texels(self) -> NDArray[np.uint8]:
-        """All texels, (n, 3)."""
+    def texels(self) -> NDArray[np.uint32]:
+        """All texels, (n,): the square root of reflectance, 8 bits each for red (the lowest), green and blue."""
         return np.concatenate(self._texels)
 
     def layout(self) -> NDArray[np.int64]:

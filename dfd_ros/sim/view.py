@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from dfd_ros.geometry import Camera, Transform
 from dfd_ros.sim.scene import CONVEX, SceneArrays, Solids, Textures
-from dfd_ros.sim.shadow import CELL
+from dfd_ros.sim.shadow import CELL, ShadowGrid
 from dfd_ros.sim.trace import (
     MISS,
-    add_texel,
+    WHITE,
     along,
     dot,
     hit_part,
@@ -33,12 +33,16 @@ from dfd_ros.sim.trace import (
     is_wrapped,
     normal_at,
     placed,
+    plane_normal,
+    rotated,
+    sample,
     texture_point,
     turned,
 )
 
 _FAR = 1e6  # metres: farther than anything
 _NEAR = 0.01  # metres: a box that comes nearer than this may be anywhere on the image
+_MAX_SIDES = 64  # of a convex part
 _EPSILON = 1e-3  # metres: shadow rays start this far off the surface
 _MAX_TAPS = 8  # texture samples along the footprint's long side
 _GRAZING = 0.02  # smallest |cosine| for which a footprint is computed
@@ -70,7 +74,7 @@ def viewpoint(camera: Camera, world_from_camera: Transform) -> Viewpoint:
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def trace_rows(scene: SceneArrays, view: Viewpoint, top, bottom, picture, depth, key):
     """Trace the pixel centres of rows top to bottom.
 
@@ -88,19 +92,22 @@ def trace_rows(scene: SceneArrays, view: Viewpoint, top, bottom, picture, depth,
         y = (row - view.cy) / view.fy
         for column in range(view.width):
             x = (column - view.cx) / view.fx
-            face, lit = key[row, column], False
+            face, z, lit = key[row, column], float(depth[row, column]), False
             if face != MISS:
-                lit = _in_sun(scene, view, x, y, depth[row, column], face)
+                lit = _in_sun(scene.solids, scene.shadow, view, x, y, z, scene.face_part[face], face)
                 key[row, column] = 2 * face + lit
-            _shade(scene, view, x, y, depth[row, column], face, 1.0 if lit else 0.0, rgb)
+            _shade(scene, view, x, y, z, face, 1.0 if lit else 0.0, rgb)
             for c in range(3):
                 picture[row, column, c] = rgb[c]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)  # without fastmath, which knows no NaN
 def trace_depth(scene: SceneArrays, view: Viewpoint, top, bottom, depth, face):
     """Depth (H, W) float32 (NaN: sky) and face (H, W) int32 (−1: sky) at the pixel centres of rows top to bottom."""
-    slots = np.arange((bottom - top) * view.width).reshape(bottom - top, view.width).astype(np.int32)
+    slots = np.empty((bottom - top, view.width), np.int32)
+    for row in range(bottom - top):
+        for column in range(view.width):
+            slots[row, column] = row * view.width + column
     z, f = depth[top:bottom].reshape(-1, 1), face[top:bottom].reshape(-1, 1)
     z[:], f[:] = _FAR, MISS
     _cover(scene, view, top, slots, np.zeros((1, 2)), z, f)
@@ -109,7 +116,7 @@ def trace_depth(scene: SceneArrays, view: Viewpoint, top, bottom, depth, face):
             z[i, 0] = np.nan
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def smooth_rows(scene: SceneArrays, view: Viewpoint, top, bottom, side, key, picture):
     """Multisample, side x side, the pixels of rows top to bottom whose key differs from a neighbour's."""
     slots = np.full((bottom - top, view.width), -1, np.int32)
@@ -141,7 +148,7 @@ def smooth_rows(scene: SceneArrays, view: Viewpoint, top, bottom, side, key, pic
                     picture[row, column, c] = total[c]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=True, _nrt=False)
 def _blend(scene: SceneArrays, view: Viewpoint, row, column, offsets, depth, face, rgb, total):
     """Add to `total` the light of a pixel of whose points the depths and faces are known; `rgb` (3,) is scratch."""
     points = len(offsets)
@@ -161,9 +168,10 @@ def _blend(scene: SceneArrays, view: Viewpoint, row, column, offsets, depth, fac
                 count += 1
                 middle_x += x
                 middle_y += y
-                inverse_depth += 1.0 / depth[i]
+                z = float(depth[i])
+                inverse_depth += 1.0 / z
                 if shown != MISS:
-                    sunny += _in_sun(scene, view, x, y, depth[i], shown)
+                    sunny += _in_sun(scene.solids, scene.shadow, view, x, y, z, scene.face_part[shown], shown)
         z = count / inverse_depth  # on a plane, the inverse depth is linear in the image
         _shade(scene, view, middle_x / count, middle_y / count, z, shown, sunny / count, rgb)
         for c in range(3):
@@ -182,33 +190,33 @@ def _cover(scene: SceneArrays, view: Viewpoint, top, slots, offsets, depth, face
         view: The camera.
         top: The image row of slots' first one.
         slots: (rows, W) int32: which row of `depth` and `face` a pixel has; −1: it is not asked for.
-        offsets: (S, 2): x and y of each point from the pixel's centre, pixels, within ±0.5.
+        offsets: (S, 2): x and y of each point from the pixel's centre, pixels, within ±0.5; a single one is the centre.
         depth, face: (n, S) float32 and int32; each hit that is nearer than the depth there replaces it.
     """
     solids = scene.solids
-    window, reach = np.empty(4, np.int64), np.abs(offsets).max()
-    sides = np.empty((np.diff(solids.first_face).max(), 4))
+    window = np.empty(4, np.int64)
+    sides = np.empty((_MAX_SIDES, 4))
+    reach = 0.5 if len(offsets) > 1 else 0.0  # of the points from the pixel's centre
     for part in range(len(solids.kind)):
         nearest = _outline(scene.corners, view, part, reach, window)
         left, right = window[0], window[1]
         first_row, last_row = max(window[2], top), min(window[3], top + len(slots))
         if left >= right or first_row >= last_row:
             continue
-        m = solids.local_from_world[part]
-        o = placed(m, view.origin)
+        o = placed(solids, part, view.origin)
         # The ray of image coordinates (x, y), in the part's frame: o + t (right x + down y + ahead).
         right_axis, down_axis, ahead = (
-            turned(m, (view.rotation[0, 0], view.rotation[1, 0], view.rotation[2, 0])),
-            turned(m, (view.rotation[0, 1], view.rotation[1, 1], view.rotation[2, 1])),
-            turned(m, (view.rotation[0, 2], view.rotation[1, 2], view.rotation[2, 2])),
+            turned(solids, part, (view.rotation[0, 0], view.rotation[1, 0], view.rotation[2, 0])),
+            turned(solids, part, (view.rotation[0, 1], view.rotation[1, 1], view.rotation[2, 1])),
+            turned(solids, part, (view.rotation[0, 2], view.rotation[1, 2], view.rotation[2, 2])),
         )
         kind, first = solids.kind[part], solids.first_face[part]
         count = solids.first_face[part + 1] - first
         if kind == CONVEX:
             for f in range(count):
-                n = solids.plane[first + f]
+                n = plane_normal(solids, first + f)
                 sides[f, 0], sides[f, 1], sides[f, 2] = dot(n, right_axis), dot(n, down_axis), dot(n, ahead)
-                sides[f, 3] = n[3] - dot(n, o)
+                sides[f, 3] = solids.plane[first + f, 3] - dot(n, o)
         for row in range(first_row, last_row):
             for column in range(left, right):
                 slot = slots[row - top, column]
@@ -234,7 +242,7 @@ def _cover(scene: SceneArrays, view: Viewpoint, top, slots, offsets, depth, face
                         face[slot, i] = first + hit
 
 
-@njit(cache=True, nogil=True, fastmath=True, inline="always")
+@njit(cache=True, nogil=True, fastmath=True, _nrt=False, inline="always")
 def _hit_sides(sides, count, x, y, limit):
     """`hit_part` for a convex part: sides (F, 4) hold how fast the ray (x, y) leaves each plane, and its height."""
     enter, hit = 0.0, MISS
@@ -254,13 +262,12 @@ def _hit_sides(sides, count, x, y, limit):
     return enter, hit
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=True, _nrt=False)
 def _outline(corners, view: Viewpoint, part, reach, window):
     """Columns from and to, rows from and to -> `window` of pixels that a part may cover within `reach` pixels of their
     centres; returns the depth before which it does not begin."""
-    left = low = math.inf
-    right = high = -math.inf
-    nearest, farthest = math.inf, -math.inf
+    left = low = nearest = _FAR
+    right = high = farthest = -_FAR
     for k in range(8):
         corner = corners[part, k]
         p = (corner[0] - view.origin[0], corner[1] - view.origin[1], corner[2] - view.origin[2])
@@ -287,7 +294,7 @@ def _outline(corners, view: Viewpoint, part, reach, window):
 # --- its light
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, fastmath=True, _nrt=False, inline="always")
 def _aim(view: Viewpoint, x, y):
     """World direction of the ray at image coordinates (x, y), with z = 1 in the camera's frame."""
     r = view.rotation
@@ -298,43 +305,45 @@ def _aim(view: Viewpoint, x, y):
     )
 
 
-@njit(cache=True, nogil=True)
-def _in_sun(scene: SceneArrays, view: Viewpoint, x, y, depth, face):
+@njit(cache=True, nogil=True, fastmath=True, _nrt=False)
+def _in_sun(solids: Solids, grid: ShadowGrid, view: Viewpoint, x, y, depth, part, face):
     """Whether the sun shines on the face that the ray (x, y) meets at this depth."""
-    d, o, part = _aim(view, x, y), view.origin, scene.face_part[face]
+    d, o = _aim(view, x, y), view.origin
     p = (o[0] + depth * d[0], o[1] + depth * d[1], o[2] + depth * d[2])
-    n = normal_at(scene.solids, part, face, placed(scene.solids.local_from_world[part], p))
-    sun = (float(scene.sun[0]), float(scene.sun[1]), float(scene.sun[2]))
+    n = normal_at(solids, part, face, placed(solids, part, p))
+    sun = (grid.axes[2, 0], grid.axes[2, 1], grid.axes[2, 2])
     if dot(n, sun) <= 0.0:
         return False
     p = (p[0] + n[0] * _EPSILON, p[1] + n[1] * _EPSILON, p[2] + n[2] * _EPSILON)
-    grid = scene.shadow
-    u, v, height = turned(grid.axes, p)
-    column = int((u - grid.low[0]) / CELL)
-    cell = int((v - grid.low[1]) / CELL) * grid.columns + column
-    if column < 0 or column >= grid.columns or cell < 0 or cell >= len(grid.first) - 1:
+    u, v, height = rotated(grid.axes, p)
+    column, row = int((u - grid.low[0]) / CELL), int((v - grid.low[1]) / CELL)
+    cell = row * grid.columns + column
+    if column < 0 or column >= grid.columns or row < 0 or cell >= len(grid.first) - 1:
         return True
     for k in range(grid.first[cell], grid.first[cell + 1]):
-        blocker = grid.part[k]
-        if grid.top[blocker] < height:
-            return True
-        _, hit = hit_part(scene.solids, blocker, p, sun, _FAR)
+        blocker = int(grid.part[k])
+        if grid.high_of[blocker, 2] < height:
+            return True  # this one, and all that follow, lie behind
+        if u < grid.low_of[blocker, 0] or u > grid.high_of[blocker, 0]:
+            continue
+        if v < grid.low_of[blocker, 1] or v > grid.high_of[blocker, 1]:
+            continue
+        _, hit = hit_part(solids, blocker, p, sun, _FAR)
         if hit != MISS:
             return False
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=True, _nrt=False)
 def _shade(scene: SceneArrays, view: Viewpoint, x, y, depth, face, sunny, rgb):
     """Light from the point of a face where the ray (x, y) meets it, a share `sunny` of it in the sun; -> `rgb` (3,)."""
     d, o = _aim(view, x, y), view.origin
     if face == MISS:
-        _sky(scene, d, 1.0 / 1024.0, rgb)
+        rgb[0], rgb[1], rgb[2] = _sky(scene.textures, scene.clouds, d, 1.0 / 1024.0)
         return
     part = scene.face_part[face]
     p = (o[0] + depth * d[0], o[1] + depth * d[1], o[2] + depth * d[2])
-    m = scene.solids.local_from_world[part]
-    local = placed(m, p)
+    local = placed(scene.solids, part, p)
     normal = normal_at(scene.solids, part, face, local)
     cosine = dot(normal, d)
 
@@ -344,7 +353,7 @@ def _shade(scene: SceneArrays, view: Viewpoint, x, y, depth, face, sunny, rgb):
     ux, vx = _slide(scene.solids, scene.uv, part, face, local, normal, d, (r[0, 0], r[1, 0], r[2, 0]), safe, depth / view.fx)
     uy, vy = _slide(scene.solids, scene.uv, part, face, local, normal, d, (r[0, 1], r[1, 1], r[2, 1]), safe, depth / view.fy)
     u, v = texture_point(scene.solids, scene.uv, part, face, local)
-    _filtered(scene.textures, scene.texture[face], u, v, ux, vx, uy, vy, rgb)
+    albedo = _filtered(scene.textures, scene.texture[face], u, v, ux, vx, uy, vy)
 
     facing = max(dot(normal, scene.sun), 0.0) * sunny
     # Sky light from the upper half, some bounced up from the ground; darker close to the ground (contact shadow).
@@ -352,28 +361,23 @@ def _shade(scene: SceneArrays, view: Viewpoint, x, y, depth, face, sunny, rgb):
     ambient = open_sky + _GROUND_BOUNCE * (1.0 - open_sky)
     if normal[2] < 0.5:
         ambient *= 0.55 + 0.45 * min(max(p[2], 0.0) / 0.5, 1.0)
-    for c in range(3):
-        rgb[c] *= scene.tint[face, c] * (scene.sun_light[c] * facing + scene.sky_light[c] * ambient)
-
     length = math.sqrt(dot(d, d))
+    mirrored, fresnel = (0.0, 0.0, 0.0), 0.0
     gloss = scene.gloss[face]
     if gloss > 0.0:
         away = 1.0 + min(cosine / length, 0.0)
         schlick = _SCHLICK_GLASS + (1.0 - _SCHLICK_GLASS) * away * away * away * away * away
         fresnel = min(gloss * (schlick + 0.12), 0.6)
-        red, green, blue = rgb[0], rgb[1], rgb[2]
         slide = 2.0 * cosine
         mirror = (d[0] - slide * normal[0], d[1] - slide * normal[1], d[2] - slide * normal[2])
-        _sky(scene, mirror, 0.02, rgb)
-        rgb[0] = (1.0 - fresnel) * red + fresnel * rgb[0]
-        rgb[1] = (1.0 - fresnel) * green + fresnel * rgb[1]
-        rgb[2] = (1.0 - fresnel) * blue + fresnel * rgb[2]
+        mirrored = _sky(scene.textures, scene.clouds, mirror, 0.02)
     clear = math.exp(-depth * length * _HAZE)
     for c in range(3):
-        rgb[c] = clear * rgb[c] + (1.0 - clear) * 0.72
+        matt = albedo[c] * scene.tint[face, c] * (scene.sun_light[c] * facing + scene.sky_light[c] * ambient)
+        rgb[c] = clear * ((1.0 - fresnel) * matt + fresnel * mirrored[c]) + (1.0 - clear) * 0.72
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=True, _nrt=False)
 def _slide(solids: Solids, uv, part, face, local, normal, d, step, cosine, scale):
     """How the texture coordinates change when the ray d moves by scale · step and stays on the surface."""
     slide = dot(step, normal) / cosine
@@ -382,7 +386,7 @@ def _slide(solids: Solids, uv, part, face, local, normal, d, step, cosine, scale
         (step[1] - d[1] * slide) * scale,
         (step[2] - d[2] * slide) * scale,
     )
-    move = turned(solids.local_from_world[part], shift)
+    move = turned(solids, part, shift)
     v = along(uv, face, 1, move)
     if is_wrapped(solids, part, face):
         turn = uv[face, 0, 0] / (2.0 * math.pi * max(local[0] * local[0] + local[1] * local[1], 1e-3))
@@ -390,9 +394,9 @@ def _slide(solids: Solids, uv, part, face, local, normal, d, step, cosine, scale
     return along(uv, face, 0, move), v
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def _filtered(textures: Textures, texture, u, v, ux, vx, uy, vy, rgb):
-    """Texture over the footprint with sides (ux, vx) and (uy, vy), in tiles; -> `rgb`."""
+@njit(cache=True, nogil=True, fastmath=True, _nrt=False)
+def _filtered(textures: Textures, texture, u, v, ux, vx, uy, vy):
+    """Texture (red, green, blue) over the footprint with sides (ux, vx) and (uy, vy), in tiles."""
     first, count = textures.layout[texture, 0], textures.layout[texture, 1]
     height, width = textures.levels[first, 1], textures.levels[first, 2]
     x = math.sqrt((ux * width) * (ux * width) + (vx * height) * (vx * height))
@@ -404,28 +408,32 @@ def _filtered(textures: Textures, texture, u, v, ux, vx, uy, vy, rgb):
     level = int(lod)
     blend = lod - level
     along_u, along_v = (ux, vx) if x > y else (uy, vy)
-    rgb[0] = rgb[1] = rgb[2] = 0.0
+    red = green = blue = 0.0
     for tap in range(taps):
         shift = (tap + 0.5) / taps - 0.5
         s, t = u + shift * along_u, v + shift * along_v
-        add_texel(textures, first + level, s, t, (1.0 - blend) / taps, rgb)
-        if blend > 0.0:
-            add_texel(textures, first + level + 1, s, t, blend / taps, rgb)
+        fine = sample(textures, first + level, s, t)
+        coarse = fine if blend == 0.0 else sample(textures, first + level + 1, s, t)
+        red += fine[0] + blend * (coarse[0] - fine[0])
+        green += fine[1] + blend * (coarse[1] - fine[1])
+        blue += fine[2] + blend * (coarse[2] - fine[2])
+    scale = 1.0 / (WHITE * taps)
+    return red * scale, green * scale, blue * scale
 
 
-@njit(cache=True, nogil=True)
-def _sky(scene: SceneArrays, d, blur, rgb):
-    """Light from the sky (or, below the horizon, from the ground) in direction d; -> `rgb`."""
+@njit(cache=True, nogil=True, fastmath=True, _nrt=False)
+def _sky(textures: Textures, clouds, d, blur):
+    """Light from the sky (or, below the horizon, from the ground) in direction d: (red, green, blue)."""
     length = math.sqrt(dot(d, d))
     rise = d[2] / length
     if rise < 0.0:
-        rgb[0], rgb[1], rgb[2] = 0.16, 0.155, 0.15
-        return
+        return 0.16, 0.155, 0.15
     # A plane of clouds, seen in perspective; the offset keeps them finite at the horizon.
     scale = 0.35 / (rise + 0.12) / length
-    _filtered(scene.textures, scene.clouds, d[0] * scale * 0.25, d[1] * scale, blur, 0.0, 0.0, blur, rgb)
-    cloud = rgb[0]
+    cloud = _filtered(textures, clouds, d[0] * scale * 0.25, d[1] * scale, blur, 0.0, 0.0, blur)[0]
     haze = math.exp(-7.0 * rise)
-    rgb[0] = (0.30 + 0.36 * haze) * (1.0 - cloud) + 0.86 * cloud
-    rgb[1] = (0.46 + 0.26 * haze) * (1.0 - cloud) + 0.87 * cloud
-    rgb[2] = (0.80 + 0.04 * haze) * (1.0 - cloud) + 0.88 * cloud
+    return (
+        (0.30 + 0.36 * haze) * (1.0 - cloud) + 0.86 * cloud,
+        (0.46 + 0.26 * haze) * (1.0 - cloud) + 0.87 * cloud,
+        (0.80 + 0.04 * haze) * (1.0 - cloud) + 0.88 * cloud,
+    )
