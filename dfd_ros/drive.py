@@ -169,7 +169,8 @@ def status_display(statuses: Mapping[str, NodeStatus], elapsed: float) -> Group:
         table.add_column(column)
     for name, status in sorted(statuses.items()):
         values = status.values
-        rates = [f"{key[:-3]} {float(value):.1f} Hz" for key, value in values.items() if key.endswith("_hz")]
+        hertz = {key.removesuffix("_hz"): float(value) for key, value in values.items() if key.endswith("_hz")}
+        rates = [f"{what} {rate:.1f} Hz" for what, rate in hertz.items() if rate]
         latency = ""
         if "latency_ms_p50" in values:
             latency = f"{float(values['latency_ms_p50']):.0f} / {float(values['latency_ms_p95']):.0f} ms"

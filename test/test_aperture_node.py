@@ -79,9 +79,7 @@ def test_the_service_holds_and_resumes(bench):
 def test_a_serial_device_that_falls_silent_is_a_fault_and_heals(bench):
     device = Device()
     statuses = []
-    bench.start(
-        ApertureNode, driver="serial", port=device.port, timeout=0.1, trigger="rate", rate=20.0, heartbeat=20.0
-    )
+    bench.start(ApertureNode, driver="serial", port=device.port, timeout=0.1, trigger="rate", rate=20.0, heartbeat=20.0)
     bench.probe.create_subscription(DiagnosticArray, "/diagnostics", lambda a: statuses.extend(a.status), 10)
     states = bench.listen(ApertureState, "aperture/state", latched_qos(100))
     assert wait_until(lambda: states and states[-1].transitions > 3)

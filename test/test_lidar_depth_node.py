@@ -157,7 +157,14 @@ def test_points_with_some_nan_are_used_without_them(lidar):
 
 def test_an_odd_cloud_layout_is_read(lidar):
     """Doubles, padding between the fields, and more fields than needed."""
-    layout = np.dtype({"names": ["ring", "z", "y", "x"], "formats": ["<u2", "<f8", "<f8", "<f8"], "offsets": [0, 8, 24, 40], "itemsize": 64})
+    layout = np.dtype(
+        {
+            "names": ["ring", "z", "y", "x"],
+            "formats": ["<u2", "<f8", "<f8", "<f8"],
+            "offsets": [0, 8, 24, 40],
+            "itemsize": 64,
+        }
+    )
     points = np.zeros(len(wall()), layout)
     for name in "xyz":
         points[name] = wall()[name]

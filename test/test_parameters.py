@@ -1,13 +1,14 @@
 """A node's parameters: one dataclass, and a node that refuses what is wrong in one sentence, and can be mended."""
 
 import re
+from pathlib import Path
 
 import pytest
 from rclpy.parameter import Parameter
 
 from dfd_ros.errors import InputError
 from dfd_ros.nodes.aperture_node import ApertureNode, ApertureParameters
-from dfd_ros.nodes.catalogue import NODE_PARAMETERS
+from dfd_ros.nodes.catalogue import NODE_PARAMETERS, markdown_tables
 from dfd_ros.nodes.pair_node import PairNode
 from dfd_ros.nodes.parameters import describe
 
@@ -81,3 +82,7 @@ def test_every_parameter_is_described(record):
 def test_defaults_are_valid_and_frozen():
     with pytest.raises(AttributeError):
         ApertureParameters().rate = 3.0
+
+
+def test_the_readme_lists_the_parameters_as_they_are():
+    assert markdown_tables() in (Path(__file__).parents[1] / "README.md").read_text()

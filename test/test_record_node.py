@@ -94,7 +94,13 @@ def test_a_full_disk_is_a_fault_and_what_was_written_stays(tmp_path):
 
     command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "bag")]
     done = subprocess.run(
-        command, cwd=ROOT, preexec_fn=limit, capture_output=True, text=True, timeout=60, check=False  # noqa: PLW1509
+        command,
+        cwd=ROOT,
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,  # noqa: PLW1509
     )
     assert done.returncode == 0, done.stderr
     recorded, fault = done.stdout.strip().split(" ", 1)

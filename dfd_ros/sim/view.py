@@ -8,6 +8,8 @@ Fresnel term) on glossy ones. Textures are filtered over the pixel's footprint: 
 short side, several taps along its long one (as graphics hardware does, "anisotropic"). In pixels on a border between
 faces or shadows, what is seen and whether the sun shines there are found at several points; the light is computed once
 for each face among them, at the middle of the points that show it (multisampling).
+
+Kernels that allocate nothing are compiled without reference counting: see `trace`.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -87,7 +89,12 @@ def trace_rows(scene: SceneArrays, view: Viewpoint, top, bottom, picture, depth,
         key: (H, W) int32; gets 2 · face + in sunlight, −1 for the sky.
     """
     trace_depth(scene, view, top, bottom, depth, key)
-    rgb = np.empty(3)
+    _light_rows(scene, view, top, bottom, picture, depth, key)
+
+
+@njit(cache=True, nogil=True, fastmath=True, _nrt=False)
+def _light_rows(scene: SceneArrays, view: Viewpoint, top, bottom, picture, depth, key):
+    """`trace_rows` where `key` (H, W) already holds the faces."""
     for row in range(top, bottom):
         y = (row - view.cy) / view.fy
         for column in range(view.width):
@@ -96,9 +103,8 @@ def trace_rows(scene: SceneArrays, view: Viewpoint, top, bottom, picture, depth,
             if face != MISS:
                 lit = _in_sun(scene.solids, scene.shadow, view, x, y, z, scene.face_part[face], face)
                 key[row, column] = 2 * face + lit
-            _shade(scene, view, x, y, z, face, 1.0 if lit else 0.0, rgb)
-            for c in range(3):
-                picture[row, column, c] = rgb[c]
+            light = _shade(scene, view, x, y, z, face, 1.0 if lit else 0.0)
+            picture[row, column, 0], picture[row, column, 1], picture[row, column, 2] = light
 
 
 @njit(cache=True, nogil=True)  # without fastmath, which knows no NaN
@@ -119,17 +125,8 @@ def trace_depth(scene: SceneArrays, view: Viewpoint, top, bottom, depth, face):
 @njit(cache=True, nogil=True, fastmath=True)
 def smooth_rows(scene: SceneArrays, view: Viewpoint, top, bottom, side, key, picture):
     """Multisample, side x side, the pixels of rows top to bottom whose key differs from a neighbour's."""
-    slots = np.full((bottom - top, view.width), -1, np.int32)
-    count = 0
-    for row in range(top, bottom):
-        for column in range(view.width):
-            border = False
-            for j in range(max(row - 1, 0), min(row + 2, view.height)):
-                for i in range(max(column - 1, 0), min(column + 2, view.width)):
-                    border |= key[j, i] != key[row, column]
-            if border:
-                slots[row - top, column] = count
-                count += 1
+    slots = np.empty((bottom - top, view.width), np.int32)
+    count = _find_borders(key, top, slots)
     points = side * side
     offsets = np.empty((points, 2))
     for i in range(points):
@@ -137,45 +134,67 @@ def smooth_rows(scene: SceneArrays, view: Viewpoint, top, bottom, side, key, pic
     depth = np.full((count, points), _FAR, np.float32)
     face = np.full((count, points), MISS, np.int32)
     _cover(scene, view, top, slots, offsets, depth, face)
-    rgb, total = np.empty(3), np.empty(3)
-    for row in range(top, bottom):
-        for column in range(view.width):
-            slot = slots[row - top, column]
-            if slot >= 0:
-                total[:] = 0.0
-                _blend(scene, view, row, column, offsets, depth[slot], face[slot], rgb, total)
-                for c in range(3):
-                    picture[row, column, c] = total[c]
+    _blend_rows(scene, view, top, offsets, slots, depth, face, picture)
 
 
 @njit(cache=True, nogil=True, fastmath=True, _nrt=False)
-def _blend(scene: SceneArrays, view: Viewpoint, row, column, offsets, depth, face, rgb, total):
-    """Add to `total` the light of a pixel of whose points the depths and faces are known; `rgb` (3,) is scratch."""
+def _find_borders(key, top, slots):
+    """Number the pixels whose key differs from a neighbour's, −1 for the others, in `slots`; returns how many."""
+    height, width = key.shape
+    count = 0
+    for row in range(top, top + len(slots)):
+        for column in range(width):
+            border = False
+            for j in range(max(row - 1, 0), min(row + 2, height)):
+                for i in range(max(column - 1, 0), min(column + 2, width)):
+                    border |= key[j, i] != key[row, column]
+            slots[row - top, column] = count if border else -1
+            count += border
+    return count
+
+
+@njit(cache=True, nogil=True, fastmath=True, _nrt=False)
+def _blend_rows(scene: SceneArrays, view: Viewpoint, top, offsets, slots, depth, face, picture):
+    """Write the pixels that have a slot."""
+    for row in range(top, top + len(slots)):
+        for column in range(view.width):
+            slot = slots[row - top, column]
+            if slot >= 0:
+                light = _blend(scene, view, row, column, offsets, slot, depth, face)
+                picture[row, column, 0], picture[row, column, 1], picture[row, column, 2] = light
+
+
+@njit(cache=True, nogil=True, fastmath=True, _nrt=False)
+def _blend(scene: SceneArrays, view: Viewpoint, row, column, offsets, slot, depth, face):
+    """Light of a pixel whose points' depths and faces are in row `slot` of `depth` and `face`."""
     points = len(offsets)
+    red = green = blue = 0.0
     for first in range(points):
-        shown, seen = face[first], False
+        shown, seen = face[slot, first], False
         for i in range(first):
-            seen |= face[i] == shown
+            seen |= face[slot, i] == shown
         if seen:
             continue
         # All points that show this face, together.
         count, sunny = 0, 0
         middle_x = middle_y = inverse_depth = 0.0
         for i in range(first, points):
-            if face[i] == shown:
+            if face[slot, i] == shown:
                 x = (column + offsets[i, 0] - view.cx) / view.fx
                 y = (row + offsets[i, 1] - view.cy) / view.fy
+                z = float(depth[slot, i])
                 count += 1
                 middle_x += x
                 middle_y += y
-                z = float(depth[i])
                 inverse_depth += 1.0 / z
                 if shown != MISS:
                     sunny += _in_sun(scene.solids, scene.shadow, view, x, y, z, scene.face_part[shown], shown)
         z = count / inverse_depth  # on a plane, the inverse depth is linear in the image
-        _shade(scene, view, middle_x / count, middle_y / count, z, shown, sunny / count, rgb)
-        for c in range(3):
-            total[c] += rgb[c] * (count / points)
+        light = _shade(scene, view, middle_x / count, middle_y / count, z, shown, sunny / count)
+        red += light[0] * count
+        green += light[1] * count
+        blue += light[2] * count
+    return red / points, green / points, blue / points
 
 
 # --- which surface is seen
@@ -335,12 +354,11 @@ def _in_sun(solids: Solids, grid: ShadowGrid, view: Viewpoint, x, y, depth, part
 
 
 @njit(cache=True, nogil=True, fastmath=True, _nrt=False)
-def _shade(scene: SceneArrays, view: Viewpoint, x, y, depth, face, sunny, rgb):
-    """Light from the point of a face where the ray (x, y) meets it, a share `sunny` of it in the sun; -> `rgb` (3,)."""
+def _shade(scene: SceneArrays, view: Viewpoint, x, y, depth, face, sunny):
+    """Light from the point of a face where the ray (x, y) meets it, a share `sunny` of it in the sun."""
     d, o = _aim(view, x, y), view.origin
     if face == MISS:
-        rgb[0], rgb[1], rgb[2] = _sky(scene.textures, scene.clouds, d, 1.0 / 1024.0)
-        return
+        return _sky(scene.textures, scene.clouds, d, 1.0 / 1024.0)
     part = scene.face_part[face]
     p = (o[0] + depth * d[0], o[1] + depth * d[1], o[2] + depth * d[2])
     local = placed(scene.solids, part, p)
@@ -350,8 +368,12 @@ def _shade(scene: SceneArrays, view: Viewpoint, x, y, depth, face, sunny, rgb):
     # The footprint's sides: the steps to the next pixels, slid along the surface.
     r = view.rotation
     safe = min(cosine, -_GRAZING)
-    ux, vx = _slide(scene.solids, scene.uv, part, face, local, normal, d, (r[0, 0], r[1, 0], r[2, 0]), safe, depth / view.fx)
-    uy, vy = _slide(scene.solids, scene.uv, part, face, local, normal, d, (r[0, 1], r[1, 1], r[2, 1]), safe, depth / view.fy)
+    ux, vx = _slide(
+        scene.solids, scene.uv, part, face, local, normal, d, (r[0, 0], r[1, 0], r[2, 0]), safe, depth / view.fx
+    )
+    uy, vy = _slide(
+        scene.solids, scene.uv, part, face, local, normal, d, (r[0, 1], r[1, 1], r[2, 1]), safe, depth / view.fy
+    )
     u, v = texture_point(scene.solids, scene.uv, part, face, local)
     albedo = _filtered(scene.textures, scene.texture[face], u, v, ux, vx, uy, vy)
 
@@ -365,16 +387,21 @@ def _shade(scene: SceneArrays, view: Viewpoint, x, y, depth, face, sunny, rgb):
     mirrored, fresnel = (0.0, 0.0, 0.0), 0.0
     gloss = scene.gloss[face]
     if gloss > 0.0:
-        away = 1.0 + min(cosine / length, 0.0)
-        schlick = _SCHLICK_GLASS + (1.0 - _SCHLICK_GLASS) * away * away * away * away * away
+        grazing = 1.0 + min(cosine / length, 0.0)
+        schlick = _SCHLICK_GLASS + (1.0 - _SCHLICK_GLASS) * grazing**5
         fresnel = min(gloss * (schlick + 0.12), 0.6)
         slide = 2.0 * cosine
-        mirror = (d[0] - slide * normal[0], d[1] - slide * normal[1], d[2] - slide * normal[2])
-        mirrored = _sky(scene.textures, scene.clouds, mirror, 0.02)
+        bounced = (d[0] - slide * normal[0], d[1] - slide * normal[1], d[2] - slide * normal[2])
+        mirrored = _sky(scene.textures, scene.clouds, bounced, 0.02)
     clear = math.exp(-depth * length * _HAZE)
-    for c in range(3):
-        matt = albedo[c] * scene.tint[face, c] * (scene.sun_light[c] * facing + scene.sky_light[c] * ambient)
-        rgb[c] = clear * ((1.0 - fresnel) * matt + fresnel * mirrored[c]) + (1.0 - clear) * 0.72
+    air = 0.72 * (1.0 - clear)
+    matt, mirror = clear * (1.0 - fresnel), clear * fresnel
+    tint, sun, sky = scene.tint, scene.sun_light, scene.sky_light
+    return (
+        matt * albedo[0] * tint[face, 0] * (sun[0] * facing + sky[0] * ambient) + mirror * mirrored[0] + air,
+        matt * albedo[1] * tint[face, 1] * (sun[1] * facing + sky[1] * ambient) + mirror * mirrored[1] + air,
+        matt * albedo[2] * tint[face, 2] * (sun[2] * facing + sky[2] * ambient) + mirror * mirrored[2] + air,
+    )
 
 
 @njit(cache=True, nogil=True, fastmath=True, _nrt=False)
