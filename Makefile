@@ -4,10 +4,16 @@
 
 PYTHON ?= python3
 SOURCE ?= sim
-DURATION ?= 20
+DURATION ?=
 OUT ?=
 ARGS ?=
 VENV := .venv/bin
+
+# On a ROS 2 distribution dfd_msgs is built into .venv: let its libraries and its index be found there.
+ifdef ROS_DISTRO
+export LD_LIBRARY_PATH := $(CURDIR)/.venv/lib:$(LD_LIBRARY_PATH)
+export AMENT_PREFIX_PATH := $(CURDIR)/.venv:$(AMENT_PREFIX_PATH)
+endif
 
 .PHONY: vehicle test lint bench setup clean
 
@@ -15,7 +21,7 @@ setup:
 	@$(PYTHON) tools/bootstrap.py
 
 vehicle: setup
-	@$(VENV)/dfd vehicle --source "$(SOURCE)" --duration $(DURATION) $(if $(OUT),--out "$(OUT)") $(ARGS)
+	@$(VENV)/dfd vehicle --source "$(SOURCE)" $(if $(DURATION),--duration $(DURATION)) $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 test:
 	@$(PYTHON) tools/bootstrap.py --test

@@ -100,7 +100,7 @@ def test_a_full_disk_is_a_fault_and_what_was_written_stays(tmp_path):
         capture_output=True,
         text=True,
         timeout=60,
-        check=False,  # noqa: PLW1509
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     recorded, fault = done.stdout.strip().split(" ", 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ import pytest
 from dfd_ros.errors import InputError
 from dfd_ros.geometry import Camera, Transform
 from dfd_ros.optics.lens import Lens, load_lens
-from dfd_ros.sim.scene import Coat, Light, SceneObject, compile_scene
+from dfd_ros.sim.lot import parking_lot
+from dfd_ros.sim.scene import Coat, Light, SceneArrays, SceneObject, compile_scene
 from dfd_ros.sim.sensor import Sensor, SensorSettings
 from dfd_ros.sim.spinning_lidar import POINT, LidarSettings, beams, default_mounting
 from dfd_ros.sim.textures import Atlas, noise, surface
 from dfd_ros.sim.trace import trace_beams
 from dfd_ros.sim.vehicle import CAMERA_HEIGHT, SimSettings, SimulatedVehicle, camera_of
+from dfd_ros.sim.view import smooth_rows, trace_rows, viewpoint
 
 LENS_FILE = Path(__file__).parents[1] / "config/lenses/street.yaml"
 SHALLOW, DEEP = (1.0, 0.0), (0.0, 1.0)
@@ -103,6 +106,72 @@ def test_beams_meet_a_cylinder_on_its_side_and_its_caps() -> None:
     distance, cosine = cast(thing, origins, directions)
     np.testing.assert_allclose(distance, [2.5, 3.0, 3.0 - 0.3, np.inf, np.inf], rtol=1e-5)
     np.testing.assert_allclose(cosine[:3], [1.0, 1.0, 0.6], atol=1e-4)
+
+
+# --- the view: what each pixel shows and whether the sun shines there, against single rays
+
+
+@pytest.fixture(scope="module", params=[(5, 0.0), (6, 12.0)])
+def traced(request: pytest.FixtureRequest, camera: Camera) -> SimpleNamespace:
+    """The centres' depths, faces and sunlight in a lot, from 3 m into it when it is clear."""
+    seed, clear = request.param
+    scene = parking_lot(seed, clear=clear).arrays
+    rotation = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+    pose = Transform(rotation, np.array([3.0 if clear else 0.0, 0.0, CAMERA_HEIGHT]))
+    picture = np.empty((*camera.shape, 3), np.float32)
+    depth, key = np.empty(camera.shape, np.float32), np.empty(camera.shape, np.int32)
+    view = viewpoint(camera, pose)
+    trace_rows(scene, view, 0, camera.height, picture, depth, key)
+    return SimpleNamespace(scene=scene, pose=pose, view=view, picture=picture, depth=depth, key=key)
+
+
+def distances(scene: SceneArrays, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    outputs = [np.zeros(len(origins), np.float32) for _ in range(4)]
+    trace_beams(scene, origins.astype(np.float32), directions.astype(np.float32), 1e5, *outputs)
+    return outputs[0]
+
+
+def test_pixels_show_what_their_rays_meet(traced: SimpleNamespace, camera: Camera) -> None:
+    rays = camera.rays().reshape(-1, 3) @ traced.pose.rotation.T
+    length = np.linalg.norm(rays, axis=1)
+    origins = np.broadcast_to(traced.pose.translation, rays.shape)
+    expected = distances(traced.scene, origins, rays / length[:, None]) / length
+    depth = np.nan_to_num(traced.depth.reshape(-1), nan=np.inf)
+    with np.errstate(invalid="ignore"):
+        same = (depth == expected) | (np.abs(depth - expected) < 1e-3 * expected)
+    assert same.mean() > 0.999  # a ray may graze an edge
+
+
+def test_shadows_are_where_sunbeams_do_not_come(traced: SimpleNamespace, camera: Camera) -> None:
+    """Beams from the sun to each visible point: they end there just where the picture is sunlit."""
+    seen = traced.key >= 0
+    points = traced.pose.apply((camera.rays() * traced.depth[..., None])[seen].astype(np.float64))
+    sun = traced.scene.sun.astype(np.float64)
+    away = 60.0  # above everything
+    reached = np.abs(distances(traced.scene, points + away * sun, np.broadcast_to(-sun, points.shape)) - away) < 0.01
+    lit = traced.key[seen] % 2 == 1
+    assert 0.2 < lit.mean() < 0.95
+    assert np.mean(lit == reached) > 0.99  # rounding decides on surfaces along the sunlight
+
+
+def test_borders_are_the_mean_of_finer_pixels(traced: SimpleNamespace, camera: Camera) -> None:
+    """Multisampled pixels against a picture of three times as many pixels each way, averaged."""
+    side, scene = 3, traced.scene
+    fine_camera = Camera(
+        *(side * camera.width, side * camera.height, side * camera.fx, side * camera.fy),
+        *(side * camera.cx + 1.0, side * camera.cy + 1.0),
+    )
+    fine = np.empty((*fine_camera.shape, 3), np.float32)
+    depth, key = np.empty(fine_camera.shape, np.float32), np.empty(fine_camera.shape, np.int32)
+    trace_rows(scene, viewpoint(fine_camera, traced.pose), 0, fine_camera.height, fine, depth, key)
+    expected = fine.reshape(camera.height, side, camera.width, side, 3).mean(axis=(1, 3))
+    smooth = traced.picture.copy()
+    smooth_rows(scene, traced.view, 0, camera.height, side, traced.key, smooth)
+    border = np.any(smooth != traced.picture, axis=2)
+    assert 0.05 < border.mean() < 0.8
+    before, after = (np.abs(p - expected)[border].mean() for p in (traced.picture, smooth))
+    assert after < 0.5 * before
+    assert np.abs((smooth - expected)[border].mean()) < 2e-3
 
 
 # --- the sensor
@@ -260,6 +329,17 @@ def test_driving_brings_things_nearer(lens: Lens, camera: Camera) -> None:
     points = np.stack([sweep["x"], sweep["y"], sweep["z"]], axis=1).astype(np.float64)
     world = (driving.world_from_camera(0.0) @ driving.camera_from_lidar).apply(points)
     assert not np.any((np.abs(world[:, 1]) < 1.0) & (world[:, 0] > 1.0) & (world[:, 0] < 7.0) & (world[:, 2] > 0.1))
+
+
+def test_the_truth_is_that_of_the_photograph_and_the_drive_starts_over(lens: Lens, camera: Camera) -> None:
+    settings = SimSettings(seed=2, moving=True, speed=2.0, frame_rate=2.0, threads=1)
+    driving = SimulatedVehicle(settings, lens, camera)
+    driving.prepare(1.0)  # views at 0, 0.5 and 1 s
+    for t, shown in ((0.2, 0.0), (0.3, 0.5), (1.2, 1.0), (1.3, 0.0), (1.9, 0.5)):
+        _, depth = driving.all_in_focus(shown)
+        np.testing.assert_array_equal(driving.ground_truth(t), depth)
+    assert driving.objects(0.5) == driving.objects(2.0)
+    assert driving.world_from_camera(2.0).translation[0] == pytest.approx(1.0)
 
 
 # --- textures and errors

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,24 +31,34 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--test", action="store_true", help="install what the tests need, too")
-    extras = ["test"] if parser.parse_args().test else []
+    with_tests = parser.parse_args().test
     distribution = os.environ.get("ROS_DISTRO", "") if importlib.util.find_spec("rclpy") else ""
-    check_system(wheels=not distribution)
+    check_system()
     start = time.monotonic()
     make_environment(distribution)
-    install("dfd_msgs", [ROOT / "dfd_msgs"], build_messages_with_cmake if distribution else build_messages_wheel)
-    extras += [] if distribution else ["wheels"]
-    shared = [ROOT / name for name in ("setup.py", "setup.cfg", "package.xml", "scripts", "launch", "config")]
-    for extra in (extras and [",".join(sorted(extras))]) or [""]:
-        # What a test set-up brought stays: plain `make vehicle` after `make test` has nothing to do.
-        if not (extra == "wheels" and is_current("dfd_ros[test,wheels]", shared)):
-            install(f"dfd_ros[{extra}]" if extra else "dfd_ros", shared, lambda extra=extra: install_package(extra))
+    build_messages = build_messages_with_cmake if distribution else build_messages_wheel
+    install("dfd_msgs", "building dfd_msgs", [ROOT / "dfd_msgs"], build_messages)
+    # A distribution brings its own versions, which its compiled packages need: pins are for a bare machine.
+    pinned = not distribution
+    package = [ROOT / name for name in ("setup.py", "setup.cfg", "package.xml", "scripts", "launch", "config")]
+    ros = "" if distribution else "[wheels]"
+    install(
+        "dfd_ros",
+        "installing dfd_ros and what it needs",
+        package,
+        lambda: pip("install", "-e", f".{ros}", pinned=pinned),
+    )
+    if with_tests:
+        inputs = [ROOT / "setup.py"]
+        install(
+            "tests", "installing what the tests need", inputs, lambda: pip("install", "-e", ".[test]", pinned=pinned)
+        )
     elapsed = time.monotonic() - start
     if elapsed > 1.0:
         print(f"set up in {elapsed:.0f} s")
 
 
-def check_system(wheels: bool) -> None:
+def check_system() -> None:
     """Stop with one sentence and one command where the system lacks something."""
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         versions = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
@@ -56,7 +66,7 @@ def check_system(wheels: bool) -> None:
             f"Python {versions} is needed, {sys.executable} is {sys.version.split()[0]}: "
             "name another, as in `make PYTHON=python3.12 vehicle`"
         )
-    if wheels and (sys.platform != "linux"):
+    if sys.platform != "linux":
         sys.exit(f"Linux is needed, this is {sys.platform}")
     missing = []
     if importlib.util.find_spec("ensurepip") is None:
@@ -76,7 +86,7 @@ def make_environment(distribution: str) -> None:
     stamp = STAMPS / "python"
     if stamp.is_file() and stamp.read_text() == identity:
         return
-    say(f"making {VENV.name}" + (f" on ROS 2 {distribution}" if distribution else ", with ROS 2 from PyPI"))
+    print(f"set-up: making {VENV.name}, with ROS 2 {distribution or 'from PyPI'}", flush=True)
     shutil.rmtree(VENV, ignore_errors=True)
     options = ["--system-site-packages"] if distribution else []
     subprocess.run([sys.executable, "-m", "venv", *options, str(VENV)], check=True)
@@ -86,39 +96,28 @@ def make_environment(distribution: str) -> None:
 
 def build_messages_wheel() -> None:
     """Build and install dfd_msgs against the ROS wheels."""
-    say("building dfd_msgs")
-    pip("install", "--force-reinstall", "--no-deps", "./dfd_msgs")
+    pip("install", "--force-reinstall", "--no-deps", "./dfd_msgs", pinned=True)
 
 
 def build_messages_with_cmake() -> None:
-    """Build and install dfd_msgs into .venv against the sourced ROS distribution, unless it is in a workspace sourced."""
-    if importlib.util.find_spec("dfd_msgs.msg"):
+    """Build and install dfd_msgs into .venv against the sourced ROS distribution, unless a sourced workspace has it."""
+    found = importlib.util.find_spec("dfd_msgs")
+    if found is not None and found.origin is not None:
         return
-    say("building dfd_msgs")
     build = VENV / "build" / "dfd_msgs"
     run("cmake", "-S", "dfd_msgs", "-B", str(build), f"-DCMAKE_INSTALL_PREFIX={VENV}", "-DCMAKE_BUILD_TYPE=Release")
     run("cmake", "--build", str(build), "--parallel")
     run("cmake", "--install", str(build))
 
 
-def install_package(extra: str) -> None:
-    """Install dfd_ros itself, so that its files in this folder are the ones that run."""
-    say("installing dfd_ros and what it needs")
-    pip("install", "-e", f".[{extra}]" if extra else ".")
-
-
-def install(name: str, inputs: Iterable[Path], action: object) -> None:
+def install(name: str, what: str, inputs: Iterable[Path], action: Callable[[], None]) -> None:
     """Run the action unless it has run for these very inputs."""
-    inputs = list(inputs)
-    if is_current(name, inputs):
+    stamp, current = STAMPS / name, digest(inputs)
+    if stamp.is_file() and stamp.read_text() == current:
         return
-    action()  # type: ignore[operator]
-    (STAMPS / name).write_text(digest(inputs))
-
-
-def is_current(name: str, inputs: Iterable[Path]) -> bool:
-    stamp = STAMPS / name
-    return stamp.is_file() and stamp.read_text() == digest(inputs)
+    print(f"set-up: {what}", flush=True)
+    action()
+    stamp.write_text(current)
 
 
 def digest(inputs: Iterable[Path]) -> str:
@@ -132,25 +131,22 @@ def digest(inputs: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-def pip(*arguments: str) -> None:
-    """Run .venv's pip with the pins as constraints, for builds too."""
-    run(str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", *arguments, "-c", str(PINS))
+def pip(*arguments: str, pinned: bool) -> None:
+    """Run .venv's pip; `pinned`: with the pins as constraints, for builds too."""
+    pins = {"PIP_CONSTRAINT": str(PINS), "PIP_BUILD_CONSTRAINT": str(PINS)} if pinned else {}
+    run(str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", *arguments, **pins)
 
 
-def run(*command: str) -> None:
+def run(*command: str, **environment: str) -> None:
     """Run a command into the log; where it fails, show the log's end and stop."""
-    environment = {**os.environ, "PIP_CONSTRAINT": str(PINS), "PIP_BUILD_CONSTRAINT": str(PINS)}
+    everything = {**os.environ, **environment}
     with LOG.open("a") as log:
         log.write(f"\n$ {' '.join(command)}\n")
         log.flush()
-        result = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
+        result = subprocess.run(command, cwd=ROOT, env=everything, stdout=log, stderr=subprocess.STDOUT, check=False)
     if result.returncode:
         tail = LOG.read_text(errors="replace").splitlines()[-25:]
         sys.exit("\n".join(tail) + f"\nset-up failed at: {' '.join(command)}\nthe whole log: {LOG.relative_to(ROOT)}")
-
-
-def say(what: str) -> None:
-    print(f"set-up: {what}", flush=True)
 
 
 if __name__ == "__main__":

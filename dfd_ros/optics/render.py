@@ -223,7 +223,7 @@ def _render_rows(  # type: ignore[no-untyped-def]
                 picture[top + j, x, c] = max(total[j, x, c] * scale, np.float32(0.0))
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True, _nrt=False)  # allocates nothing: no reference counting
 def _spread_samples(  # type: ignore[no-untyped-def]
     spread, touched, start, stop, top, bottom, colours, kernels, weights, radius, rows, columns, sources
 ):
@@ -245,12 +245,14 @@ def _spread_samples(  # type: ignore[no-untyped-def]
         touched[3] = max(touched[3], x + r + 1)
         red, green, blue = colours[source, 0], colours[source, 1], colours[source, 2]
         for row in range(row_from, row_to):
-            for q in range(reach - r, reach + r + 1):
-                weight = weights[kernel, row - y + reach, q]
-                spread[row - top, x + q, 0] += weight * red
-                spread[row - top, x + q, 1] += weight * green
-                spread[row - top, x + q, 2] += weight * blue
-                spread[row - top, x + q, 3] += weight
+            # Unsigned: they need no check for indices that count from the end.
+            j, k = np.uintp(row - top), np.uintp(row - y + reach)
+            for q in range(np.uintp(reach - r), np.uintp(reach + r + 1)):
+                weight, column = weights[np.uintp(kernel), k, q], np.uintp(x) + q
+                spread[j, column, 0] += weight * red
+                spread[j, column, 1] += weight * green
+                spread[j, column, 2] += weight * blue
+                spread[j, column, 3] += weight
 
 
 def _check(image: NDArray[np.float32], depth: NDArray[np.floating], f_numbers: Sequence[float]) -> None:

@@ -20,6 +20,7 @@ Colour = tuple[float, float, float]
 GLASS: Colour = (0.030, 0.036, 0.040)
 BLACK: Colour = (0.018, 0.018, 0.020)
 CHROME: Colour = (0.55, 0.55, 0.56)
+_DUST: Colour = (0.16, 0.14, 0.12)
 WHITE: Colour = (0.75, 0.75, 0.73)
 
 
@@ -31,10 +32,10 @@ def lacquer(colour: Colour, shape: tuple[int, int], rng: np.random.Generator, di
     mirrored = cv2.resize(scenery[top : top + scenery.shape[0] // 2], (width, height), interpolation=cv2.INTER_LINEAR)
     shine = 1.0 + 0.5 * mirrored + dirt * noise(shape, rng, 0.9)
     grime = np.linspace(0.0, 1.0, height, dtype=np.float32)[:, None] ** 3 * (0.35 + 0.15 * noise(shape, rng, 1.2))
-    grime = np.clip(grime, 0.0, 0.8)[..., None]
-    dust = np.array([0.16, 0.14, 0.12], np.float32)
-    picture = np.asarray(colour, np.float32) * np.maximum(shine, 0.3)[..., None]
-    return np.clip(picture * (1.0 - grime) + dust * grime, 0.004, 0.92)
+    grime = np.clip(grime, 0.0, 0.8)
+    shine = np.maximum(shine, 0.3) * (1.0 - grime)
+    channels = [hue * shine + dust * grime for hue, dust in zip(colour, _DUST, strict=True)]
+    return np.clip(cv2.merge(channels), 0.004, 0.92)
 
 
 @cache

@@ -46,9 +46,8 @@ class Atlas:
         self._layout.append((len(self._levels), levels))
         for _ in range(levels):
             self._levels.append((self._size, *picture.shape[:2]))
-            texels = np.zeros((*picture.shape[:2], 4), np.uint8)
-            texels[..., :3] = np.sqrt(np.clip(picture, 0.0, 1.0)) * 255.0 + 0.5
-            self._texels.append(texels.reshape(-1).view("<u4"))
+            roots = cv2.convertScaleAbs(cv2.sqrt(cv2.max(picture, 0.0)), alpha=255.0)  # rounds, and ends at 255
+            self._texels.append(cv2.cvtColor(roots, cv2.COLOR_RGB2RGBA).reshape(-1).view("<u4"))
             self._size += self._texels[-1].size
             picture = cv2.resize(
                 picture, (max(picture.shape[1] // 2, 1), max(picture.shape[0] // 2, 1)), interpolation=cv2.INTER_AREA

@@ -63,7 +63,7 @@ def placed(solids: Solids, part, p):
 @njit(cache=True, nogil=True, fastmath=True, _nrt=False, inline="always")
 def plane_normal(solids: Solids, face):
     """Normal of a face's plane, in the part's frame."""
-    return float(solids.plane[face, 0]), float(solids.plane[face, 1]), float(solids.plane[face, 2])
+    return np.float64(solids.plane[face, 0]), np.float64(solids.plane[face, 1]), np.float64(solids.plane[face, 2])
 
 
 @njit(cache=True, nogil=True, fastmath=True, _nrt=False)
@@ -221,9 +221,9 @@ def trace_beams(scene: SceneArrays, origins, directions, limit, distance, albedo
     distance: metres, inf for no hit before `limit`; albedo: grey reflectance there; cosine: of incidence; gloss.
     """
     for n in range(len(origins)):
-        o = (float(origins[n, 0]), float(origins[n, 1]), float(origins[n, 2]))
-        d = (float(directions[n, 0]), float(directions[n, 1]), float(directions[n, 2]))
-        t, part, face = _nearest(scene, o, d, float(limit))
+        o = (np.float64(origins[n, 0]), np.float64(origins[n, 1]), np.float64(origins[n, 2]))
+        d = (np.float64(directions[n, 0]), np.float64(directions[n, 1]), np.float64(directions[n, 2]))
+        t, part, face = _nearest(scene, o, d, np.float64(limit))
         if part == MISS:
             distance[n] = np.float32(np.inf)
             continue

@@ -99,7 +99,7 @@ def _light_rows(scene: SceneArrays, view: Viewpoint, top, bottom, picture, depth
         y = (row - view.cy) / view.fy
         for column in range(view.width):
             x = (column - view.cx) / view.fx
-            face, z, lit = key[row, column], float(depth[row, column]), False
+            face, z, lit = key[row, column], np.float64(depth[row, column]), False
             if face != MISS:
                 lit = _in_sun(scene.solids, scene.shadow, view, x, y, z, scene.face_part[face], face)
                 key[row, column] = 2 * face + lit
@@ -182,15 +182,15 @@ def _blend(scene: SceneArrays, view: Viewpoint, row, column, offsets, slot, dept
             if face[slot, i] == shown:
                 x = (column + offsets[i, 0] - view.cx) / view.fx
                 y = (row + offsets[i, 1] - view.cy) / view.fy
-                z = float(depth[slot, i])
+                z = np.float64(depth[slot, i])
                 count += 1
                 middle_x += x
                 middle_y += y
                 inverse_depth += 1.0 / z
                 if shown != MISS:
                     sunny += _in_sun(scene.solids, scene.shadow, view, x, y, z, scene.face_part[shown], shown)
-        z = count / inverse_depth  # on a plane, the inverse depth is linear in the image
-        light = _shade(scene, view, middle_x / count, middle_y / count, z, shown, sunny / count)
+        middle_z = count / inverse_depth  # on a plane, the inverse depth is linear in the image
+        light = _shade(scene, view, middle_x / count, middle_y / count, middle_z, shown, sunny / count)
         red += light[0] * count
         green += light[1] * count
         blue += light[2] * count
@@ -255,7 +255,7 @@ def _cover(scene: SceneArrays, view: Viewpoint, top, slots, offsets, depth, face
                             right_axis[1] * x + down_axis[1] * y + ahead[1],
                             right_axis[2] * x + down_axis[2] * y + ahead[2],
                         )
-                        t, hit = hit_round(kind, o, d, float(limit))
+                        t, hit = hit_round(kind, o, d, np.float64(limit))
                     if hit != MISS:
                         depth[slot, i] = t
                         face[slot, i] = first + hit
