@@ -24,7 +24,6 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
-from scipy.special import ndtr
 
 from dfd_ros.errors import InputError
 from dfd_ros.optics.lens import Lens
@@ -131,7 +130,7 @@ class WhitenedProjectionEstimator:
         self._prior = self._label_prior(grid[0])
         self._reach = max(1, round(MODE_WIDTH / (self.labels[1] - self.labels[0])))
         self._drift = self._drift_probabilities()
-        self._vouched = self._tolerance_bands()
+        self._blur = math.hypot(lens.coc_uncertainty, COC_ERROR)
         self._support = np.empty(grid, np.float32)
         self._signed_coc, self._cell_confidence = np.empty(grid, np.float32), np.empty(grid, np.float32)
 
@@ -156,8 +155,10 @@ class WhitenedProjectionEstimator:
             posterior,
             self.labels.astype(np.float32),
             (1.0 / self._label_depth).astype(np.float32),
-            self._vouched,
             self._reach,
+            self._kappa,
+            self._blur,
+            settings.tolerance,
             self._signed_coc,
             self._cell_confidence,
         )
@@ -212,16 +213,6 @@ class WhitenedProjectionEstimator:
         slope = spread * math.tanh(0.5 * self.settings.upward * step)
         return spread, spread - slope, spread + slope
 
-    def _tolerance_bands(self) -> Image:
-        """(K, K): probability that label j, known to the lens's and COC_ERROR's accuracy, is within the tolerance of i."""
-        blur = math.hypot(self.lens.coc_uncertainty, COC_ERROR)
-        low, high = (
-            self._kappa * (1.0 - self.lens.focus_distance / (self._label_depth * factor))
-            for factor in (1.0 / (1.0 + self.settings.tolerance), 1.0 + self.settings.tolerance)
-        )
-        above = ndtr((high[:, None] - self.labels[None]) / blur)
-        return (above - ndtr((low[:, None] - self.labels[None]) / blur)).astype(np.float32)
-
 
 def _hypotheses(largest: float, count: int) -> NDArray[np.float64]:
     """CoCs from 0 to `largest`, their spacing growing as HYPOTHESIS_STRETCH + c."""
@@ -230,14 +221,15 @@ def _hypotheses(largest: float, count: int) -> NDArray[np.float64]:
 
 
 @nb.njit(cache=True, fastmath=True, nogil=True)
-def _read_out(posterior, labels, inverse_depth, vouched, reach, coc, confidence):  # type: ignore[no-untyped-def]
-    """Signed CoC of the depth with the least expected relative error, and the probability within its tolerance.
+def _read_out(posterior, labels, inverse_depth, reach, kappa, blur, tolerance, coc, confidence):  # type: ignore[no-untyped-def]
+    """Signed CoC of the depth with the least expected relative error, and the probability that it is within tolerance.
 
     The expectation of |d − z| / z is least at the median of the posterior weighted by 1/z; depth is the posterior's mean
     within `reach` labels of it. Between a near and a far reading of the same blur it so prefers the near one: taking 1 m
-    for 4 m costs four times what the converse does, and a robot more.
+    for 4 m costs four times what the converse does, and a robot more. Those labels count as one normal distribution.
     """
     height, width, count = posterior.shape
+    step = labels[1] - labels[0]
     for y in range(height):
         for x in range(width):
             p = posterior[y, x]
@@ -248,19 +240,24 @@ def _read_out(posterior, labels, inverse_depth, vouched, reach, coc, confidence)
             while below < half and best < count - 1:
                 best += 1
                 below += p[best] * inverse_depth[best]
-            mass, mean = np.float32(0.0), np.float32(0.0)
+            mass, mean, square = np.float32(1e-20), np.float32(0.0), np.float32(0.0)
             for j in range(max(0, best - reach), min(count, best + reach + 1)):
+                offset = labels[j] - labels[best]
                 mass += p[j]
-                mean += p[j] * labels[j]
-            mean /= max(mass, np.float32(1e-20))
+                mean += p[j] * offset
+                square += p[j] * offset * offset
+            mean /= mass
+            # A CoC between two labels shows as both: that much of the variance is the grid's.
+            part = mean / step - math.floor(mean / step)
+            variance = max(square / mass - mean * mean - part * (1.0 - part) * step * step, 0.0)
+            mean += labels[best]
             coc[y, x] = mean
-            position = (mean - labels[0]) / (labels[1] - labels[0])
-            near = min(max(int(position), 0), count - 2)
-            part = np.float32(position - near)
-            total = np.float32(0.0)
-            for j in range(count):
-                total += ((np.float32(1.0) - part) * vouched[near, j] + part * vouched[near + 1, j]) * p[j]
-            confidence[y, x] = min(total, np.float32(1.0))
+            # In CoC, depths larger and smaller by the tolerance are these far from the mean.
+            reciprocal = kappa - mean
+            scale = 1.0 / math.sqrt(2.0 * (variance + blur * blur))
+            above = math.erf(reciprocal * tolerance / (1.0 + tolerance) * scale)
+            under = math.erf(reciprocal * tolerance * scale)
+            confidence[y, x] = min(mass * 0.5 * (above + under), 1.0)
 
 
 @nb.njit(cache=True, fastmath=True, nogil=True)
