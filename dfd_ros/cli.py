@@ -130,12 +130,14 @@ def parameters(
 
 
 def main() -> None:
-    """The entry point: bad input ends with its sentence and exit code 1."""
+    """The entry point: bad input ends with its sentence and exit code 1, Ctrl-C before anything ran with 130."""
     try:
         app()
     except InputError as error:
         Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

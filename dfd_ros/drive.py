@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +70,7 @@ def drive(settings: DriveSettings, console: Console) -> Summary:
 
     Raises:
         InputError: The source, a parameter or a file cannot be used.
+        KeyboardInterrupt: A signal came before the nodes were up.
     """
     start = time.monotonic()
     specs = graph(settings.source, settings.driver, settings.lens_file)
@@ -83,24 +85,19 @@ def drive(settings: DriveSettings, console: Console) -> Summary:
     bag = settings.out / "bag"
     specs = [RECORD.with_parameters(bag=str(bag)), MONITOR, *specs]
     with stop_on_signal() as stop:
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            making = {SIM.name: {"progress": _progress_bar(progress)}}
-            files = (DEFAULT_PARAMETERS, *settings.parameter_files)
-            composition = Composition(
-                specs,
-                namespace=settings.namespace,
-                parameter_files=files,
-                log_level=settings.log_level,
-                making=making,
-            )
-            composition.__enter__()
-        try:
+        with ExitStack() as running:
+            with stop.interrupting(), _progress(console) as progress:
+                composition = Composition(
+                    specs,
+                    namespace=settings.namespace,
+                    parameter_files=(DEFAULT_PARAMETERS, *settings.parameter_files),
+                    log_level=settings.log_level,
+                    making={SIM.name: {"progress": _progress_bar(progress, "rendering ahead")}},
+                )
+                running.enter_context(composition)
             _watch(composition, settings, stop, console, start)
-        finally:
             console.print("stopping: the nodes work off what they have")
-            composition.__exit__()
-        summary = _sum_up(bag, settings, console)
-    return summary
+        return _sum_up(bag, settings, console)
 
 
 def _prepare(settings: DriveSettings, specs: list[NodeSpec], console: Console) -> list[NodeSpec]:
@@ -121,7 +118,7 @@ def _calibrate_first_half(settings: DriveSettings, console: Console) -> list[Nod
     count = len(PhotographFolder(Path(settings.source)))
     half = count // 2
     console.print(f"no lens file given: calibrating on scenes 0 to {half - 1} of {count}, running on the others")
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with _progress(console) as progress:
         calibration = calibrate_folder(Path(settings.source), range(half), _progress_bar(progress, "calibrating"))
     console.print(calibration.describe())
     lens_file = settings.out / "lens.yaml"
@@ -190,7 +187,12 @@ def _sum_up(bag: Path, settings: DriveSettings, console: Console) -> Summary:
     return summary
 
 
-def _progress_bar(progress: Progress, what: str = "rendering ahead") -> Callable[[float], None]:
+def _progress(console: Console) -> Progress:
+    """Bars that vanish when they are full; none where nobody watches."""
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
+def _progress_bar(progress: Progress, what: str) -> Callable[[float], None]:
     """A callback that moves a bar from 0 to 1."""
     task = progress.add_task(what, total=1.0)
     return lambda done: progress.update(task, completed=done)

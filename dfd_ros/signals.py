@@ -18,6 +18,23 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.made = False
+        self._interrupts = False
+
+    def make(self) -> None:
+        """Ask for the end."""
+        self.made = True
+        if self._interrupts:
+            self._interrupts = False
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Within, the request raises KeyboardInterrupt, once: for a start that takes long and has nothing to keep."""
+        self._interrupts = True
+        try:
+            yield
+        finally:
+            self._interrupts = False
 
     def wait(self, seconds: float) -> bool:
         """Sleep until the end is asked for, `seconds` at most; True if it was."""
@@ -32,10 +49,10 @@ def stop_on_signal() -> Iterator[StopRequest]:
     """Within, SIGINT and SIGTERM make the request; once made, they stay without effect until the process ends."""
     request = StopRequest()
 
-    def make(number: int, frame: object) -> None:
-        request.made = True
+    def on_signal(number: int, frame: object) -> None:
+        request.make()
 
-    before = {number: signal.signal(number, make) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield request
     finally:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -224,8 +225,12 @@ def main() -> None:
         log_level=options.log_level,
     )
     try:
-        with stop_on_signal() as stop, composition:
+        with stop_on_signal() as stop, ExitStack() as running:
+            with stop.interrupting():
+                running.enter_context(composition)
             while not stop.wait(1.0):
                 pass
     except InputError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        pass  # before the nodes were up

@@ -177,6 +177,19 @@ def test_ctrl_c_ends_it_with_everything_written(tmp_path):
     assert (out / "bag" / "metadata.yaml").is_file()
 
 
+def test_ctrl_c_while_rendering_ahead_ends_at_once(tmp_path):
+    process = subprocess.Popen(
+        [*DFD, "vehicle", "--moving", "--duration", "600", "--out", str(tmp_path / "run")],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert any(line.startswith("starting the nodes") for line in process.stdout)
+    time.sleep(6)
+    os.killpg(process.pid, signal.SIGINT)
+    text = process.stdout.read()
+    assert process.wait(20) != 0
+    assert "Traceback" not in text
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -183,13 +183,16 @@ def run(make_node: Callable[[], Node]) -> None:
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         node: Node | None = None
         try:
-            node = make_node()
+            with stop.interrupting():
+                node = make_node()
             executor = SingleThreadedExecutor()
             executor.add_node(node)
             while not stop.made and not getattr(node, "finished", False):
                 executor.spin_once(timeout_sec=0.1)
         except InputError as error:
             sys.exit(f"{error}")
+        except KeyboardInterrupt:
+            pass  # before the node was made
         finally:
             if node is not None:
                 shut_down(node)

@@ -184,9 +184,13 @@ class SimulatedVehicle:
             jobs = {
                 pool.submit(self._render, index / settings.frame_rate, 1, np.float16): index for index in range(count)
             }
-            for done, job in enumerate(as_completed(jobs), start=1):
-                views[jobs[job]] = job.result()
-                report(done / count)
+            try:
+                for done, job in enumerate(as_completed(jobs), start=1):
+                    views[jobs[job]] = job.result()
+                    report(done / count)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # who interrupts does not want to wait for the rest
+                raise
         self._views = [view for view in views if view is not None]
 
     def photograph(
