@@ -13,10 +13,11 @@ from dfd_ros.errors import InputError
 from dfd_ros.geometry import Camera, Transform
 from dfd_ros.optics.lens import Lens, load_lens
 from dfd_ros.sim.lot import parking_lot
+from dfd_ros.sim.props import LIVERIES, POSTERS
 from dfd_ros.sim.scene import Coat, Light, SceneArrays, SceneObject, compile_scene
 from dfd_ros.sim.sensor import Sensor, SensorSettings
 from dfd_ros.sim.spinning_lidar import POINT, LidarSettings, beams, default_mounting
-from dfd_ros.sim.textures import Atlas, noise, surface
+from dfd_ros.sim.textures import Atlas, noise, photograph, surface
 from dfd_ros.sim.trace import trace_beams
 from dfd_ros.sim.vehicle import CAMERA_HEIGHT, SimSettings, SimulatedVehicle, camera_of
 from dfd_ros.sim.view import smooth_rows, trace_rows, viewpoint
@@ -384,3 +385,15 @@ def test_bad_input_is_named(vehicle: SimulatedVehicle, lens: Lens, camera: Camer
         camera_of(Lens("unknown", 5.0, 1.8, 4.0, 20.0, 1.0, 50.0))
     with pytest.raises(InputError, match="powers of two"):
         Atlas().add("odd", np.zeros((10, 16, 3), np.float32))
+
+
+@pytest.mark.parametrize("name", sorted({*LIVERIES, *POSTERS, "brick", "gravel", "grass", "motorcycle_left"}))
+def test_every_photograph_that_a_seed_may_draw_is_there(name: str) -> None:
+    picture = photograph(name)
+    assert picture.ndim == 3
+    assert 0.0 <= picture.min() < picture.max() <= 1.0
+
+
+@pytest.mark.parametrize("seed", [9, 17, 1234567])
+def test_other_seeds_make_other_lots(seed: int) -> None:
+    assert len(parking_lot(seed).kinds) > 20

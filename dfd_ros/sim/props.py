@@ -36,6 +36,10 @@ CLOTHES: tuple[Colour, ...] = (
 )
 _GLASS_GLOSS, _LACQUER_GLOSS = 0.9, 0.35
 
+POSTERS = ("coffee", "chelsea", "astronaut")
+LIVERIES = (*POSTERS, "motorcycle_right")
+"""Photographs on walls and on trucks."""
+
 
 def common_textures(rng: np.random.Generator) -> Atlas:
     """The atlas with the textures that things share."""
@@ -68,7 +72,7 @@ def common_textures(rng: np.random.Generator) -> Atlas:
     atlas.add("wheel", paint.wheel(rng))
     atlas.add("windscreen", paint.windscreen(rng))
     atlas.add("sign", paint.sign(rng))
-    atlas.add("poster", np.float32(0.85) * _square(str(rng.choice(["coffee", "chelsea", "astronaut"]))))
+    atlas.add("poster", np.float32(0.85) * _square(str(rng.choice(POSTERS))))
     clouds = np.clip(0.32 + 0.34 * noise((512, 512), rng, 1.5), 0.0, 1.0)
     atlas.add("clouds", np.repeat(clouds[..., None], 3, axis=2))
     return atlas
@@ -118,7 +122,7 @@ def van(atlas: Atlas, name: str, colour: Colour, rng: np.random.Generator) -> Sc
 
 def truck(atlas: Atlas, name: str, colour: Colour, rng: np.random.Generator) -> SceneObject:
     """A rigid truck, 7.8 m long, 3.3 m high, with a photograph for its livery."""
-    livery = str(rng.choice(["coffee", "chelsea", "astronaut", "rocket"]))
+    livery = str(rng.choice(LIVERIES))
     wall = Coat(atlas.add(f"{name}-cargo", paint.cargo((0.60, 0.60, 0.58), rng, livery)))
     doors = Coat(atlas.add(f"{name}-doors", paint.van_back((0.5, 0.5, 0.5), rng)))
     sheet = Coat(atlas.add(f"{name}-sheet", paint.lacquer(colour, (256, 256), rng)), gloss=_LACQUER_GLOSS)

@@ -95,11 +95,11 @@ def photograph(name: str) -> NDArray[np.float32]:
     if package is None or not package.submodule_search_locations:
         raise InputError("the simulator's textures need scikit-image: pip install scikit-image")
     path = Path(package.submodule_search_locations[0]) / "data" / f"{name}.png"
-    encoded = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    encoded = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if encoded is None:
         raise InputError(f"texture photograph {path}: expected a PNG file of scikit-image, found none that can be read")
     linear = ((np.arange(256) / 255.0) ** 2.2).astype(np.float32)
-    return linear[encoded]
+    return linear[encoded[..., ::-1]]
 
 
 @cache
