@@ -16,6 +16,7 @@ from dfd_ros.errors import InputError
 app = typer.Typer(
     name="dfd", help="Depth from defocus: run the vehicle, calibrate its lens, score what it saw.", no_args_is_help=True
 )
+DEFAULT_DURATION = 20.0  # seconds
 # Tables need more than the 80 columns that rich gives to files and pipes.
 console = Console() if sys.stdout.isatty() else Console(width=120)
 
@@ -23,33 +24,29 @@ console = Console() if sys.stdout.isatty() else Console(width=120)
 @app.command()
 def vehicle(
     source: Annotated[str, typer.Option(help="sim, camera, or a path: photographs, KITTI frames or a bag")] = "sim",
-    duration: Annotated[
-        float | None, typer.Option(help="seconds to run [default: 20, a replay to its end]", min=0.0)
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="folder to write into [default: runs/<date and time>]")] = None,
+    duration: Annotated[float, typer.Option(help="seconds to run; 0: 20, a replay to its end", min=0.0)] = 0.0,
+    out: Annotated[str, typer.Option(help="folder to write into; default: runs/<date and time>")] = "",
     lens: Annotated[str, typer.Option(help="lens file for all nodes")] = "",
     moving: Annotated[bool, typer.Option("--moving", help="let the simulated vehicle drive")] = False,
     seed: Annotated[int, typer.Option(help="of the simulated vehicle", min=0)] = 0,
     driver: Annotated[str, typer.Option(help="aperture driver")] = "sim",
     namespace: Annotated[str, typer.Option(help="of the camera")] = "camera",
-    params_file: Annotated[list[Path] | None, typer.Option(help="ROS parameter file, over the package's own")] = None,
+    params_file: Annotated[list[str], typer.Option(help="ROS parameter file, over the package's own")] = [],  # noqa: B006
     log_level: Annotated[str, typer.Option(help="of the nodes: debug, info, warn, error")] = "warn",
 ) -> None:
     """Run the whole vehicle in one process: from pictures to metric depth, recorded and scored."""
     from dfd_ros.drive import DriveSettings, drive
 
-    if duration is None:
-        duration = 20.0 if source in ("sim", "camera") else 0.0
     settings = DriveSettings(
         source=source,
-        out=out or Path("runs") / time.strftime("%Y-%m-%dT%H-%M-%S"),
-        duration=duration,
+        out=Path(out or f"runs/{time.strftime('%Y-%m-%dT%H-%M-%S')}"),
+        duration=duration or (DEFAULT_DURATION if source in ("sim", "camera") else 0.0),
         lens_file=lens,
         moving=moving,
         seed=seed,
         driver=driver,
         namespace=namespace,
-        parameter_files=tuple(str(path) for path in params_file or []),
+        parameter_files=tuple(params_file),
         log_level=log_level,
     )
     drive(settings, console)
@@ -61,9 +58,9 @@ def calibrate(
         Path, typer.Argument(help="dual-aperture photographs with depth (NNN_f2.8.jpg, ..., NNN_depth_mm.png)")
     ],
     out: Annotated[Path, typer.Option(help="lens file to write")] = Path("lens.yaml"),
-    plot: Annotated[Path | None, typer.Option(help="picture of the fit [default: beside the lens file]")] = None,
+    plot: Annotated[str, typer.Option(help="picture of the fit; default: beside the lens file")] = "",
     first: Annotated[int, typer.Option(help="first scene, from 0", min=0)] = 0,
-    last: Annotated[int | None, typer.Option(help="last scene [default: the folder's last]", min=0)] = None,
+    last: Annotated[int, typer.Option(help="last scene; -1: the folder's last", min=-1)] = -1,
     gamma: Annotated[float, typer.Option(help="encoding of the pictures", min=1.0, max=3.0)] = 2.2,
 ) -> None:
     """Fit a lens's blur curve c(z) = k |1 - z_f / z| to pairs with known depth, and write its lens file."""
@@ -75,7 +72,7 @@ def calibrate(
     from dfd_ros.optics.lens import save_lens
 
     count = len(PhotographFolder(folder))
-    scenes = range(first, (count - 1 if last is None else last) + 1)
+    scenes = range(first, (count - 1 if last < 0 else last) + 1)
     if not scenes or scenes[-1] >= count:
         raise InputError(f"first and last: expected scenes from 0 to {count - 1}, got {first} to {last}")
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -83,19 +80,17 @@ def calibrate(
         calibration = calibrate_folder(
             folder, scenes, lambda done: progress.update(task, completed=done), gamma=gamma, name=out.stem
         )
-    plot = plot or out.with_suffix(".png")
+    picture = plot or out.with_suffix(".png")
     save_lens(calibration.lens, out)
-    plot_calibration(calibration, plot)
+    plot_calibration(calibration, picture)
     console.print(calibration.describe())
-    console.print(f"written: {out} and {plot}")
+    console.print(f"written: {out} and {picture}")
 
 
 @app.command()
 def score(
     bag: Annotated[Path, typer.Argument(help="a bag with depth and ground truth")],
-    out: Annotated[
-        Path | None, typer.Option(help="folder for summary.json and panel.png [default: only the table]")
-    ] = None,
+    out: Annotated[str, typer.Option(help="folder for summary.json and panel.png; default: only the table")] = "",
 ) -> None:
     """Score a recording: rates, latency, drops, and depth against the ground truth."""
     from dfd_ros.scoring.panel import panel_from_bag
@@ -103,10 +98,11 @@ def score(
 
     summary = summarise_bag(bag)
     print_table(summary, console)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        summary.save(out / "summary.json")
-        panel_from_bag(bag, out / "panel.png")
+    if out:
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        summary.save(folder / "summary.json")
+        panel_from_bag(bag, folder / "panel.png")
 
 
 @app.command()

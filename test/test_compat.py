@@ -258,7 +258,7 @@ def test_a_colour_format_passes_as_its_bare_type(library, encoding, bare):
 
 
 def test_yuv_of_odd_width_is_refused():
-    """Depends on the OpenCV that cv_bridge itself is linked to."""
+    """Of the stand-in only: with the real one it depends on the OpenCV that it is linked to."""
     with pytest.raises(images.CvBridgeError, match="cannot convert 5x4 yuv422 to rgb8"):
         images.CvBridge().imgmsg_to_cv2(image(np.zeros((4, 5, 2), np.uint8), "yuv422"), "rgb8")
 

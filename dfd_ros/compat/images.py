@@ -85,13 +85,13 @@ class CvBridge:
             code = getattr(cv2, _conversion(source.colour, target.colour), None)
             if code is None:
                 raise CvBridgeError(f"no conversion from {img_msg.encoding} to {desired_encoding}")
+            failure = f"cannot convert {img_msg.width}x{img_msg.height} {img_msg.encoding} to {desired_encoding}"
+            if source.colour.startswith("YUV_") and img_msg.width % 2:  # some OpenCVs take it, and return garbage
+                raise CvBridgeError(f"{failure}: two pixels share their colour, so the width must be even")
             try:
                 pixels = cv2.cvtColor(pixels, code)
-            except cv2.error as error:  # such as 4:2:2 of an odd width, or a Bayer image of one row
-                size = f"{img_msg.width}x{img_msg.height}"
-                raise CvBridgeError(
-                    f"cannot convert {size} {img_msg.encoding} to {desired_encoding}: {error.err}"
-                ) from error
+            except cv2.error as error:  # such as a Bayer image of one row
+                raise CvBridgeError(f"{failure}: {error.err}") from error
         return _with_depth(pixels, target.dtype)
 
     def cv2_to_imgmsg(self, cvim: NDArray[Any], encoding: str = PASSTHROUGH, header: Header | None = None) -> Image:

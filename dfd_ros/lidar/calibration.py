@@ -75,12 +75,15 @@ def load_extrinsics(path: str | Path) -> Extrinsics:
 def save_extrinsics(extrinsics: Extrinsics, path: str | Path) -> None:
     """Write a file that `load_extrinsics` reads back."""
     transform = extrinsics.camera_from_lidar
+    quaternion = Rotation.from_matrix(transform.rotation).as_quat()
+    if quaternion[3] < 0.0:
+        quaternion = -quaternion  # the same rotation, written one way only
     content = {
         "camera_frame": extrinsics.camera_frame,
         "lidar_frame": extrinsics.lidar_frame,
         "camera_from_lidar": {
             "translation": transform.translation.tolist(),
-            "quaternion": Rotation.from_matrix(transform.rotation).as_quat(canonical=True).tolist(),
+            "quaternion": quaternion.tolist(),
         },
     }
     Path(path).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

@@ -431,7 +431,7 @@ def _filtered(textures: Textures, texture, u, v, ux, vx, uy, vy):
     short, long = min(x, y), max(x, y)
     taps = int(min(max(math.ceil(long / max(short, 1e-6)), 1.0), float(_MAX_TAPS)))
     side = max(long / taps, 1.0)
-    lod = min(math.log2(side), count - 1.0)
+    lod = min(np.log2(side), count - 1.0)
     level = int(lod)
     blend = lod - level
     along_u, along_v = (ux, vx) if x > y else (uy, vy)
