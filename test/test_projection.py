@@ -193,7 +193,7 @@ def test_no_returns_no_field() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=3, max_size=3), st.integers(0, 2**31))
 def test_extrinsics_survive_a_round_trip(tmp_path_factory: pytest.TempPathFactory, t: list[float], seed: int) -> None:
-    transform = Transform(Rotation.random(rng=np.random.default_rng(seed)).as_matrix(), np.array(t))
+    transform = Transform(Rotation.from_quat(np.random.default_rng(seed).normal(size=4)).as_matrix(), np.array(t))
     path = tmp_path_factory.mktemp("extrinsics") / "extrinsics.yaml"
     save_extrinsics(Extrinsics(transform, "camera", "velodyne"), path)
     loaded = load_extrinsics(path)
