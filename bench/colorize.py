@@ -14,7 +14,7 @@ from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.linalg import spsolve
 from table import Row, report
 
-from dfd_ros.lidar.colorize import Colorizer, _write_weights
+from dfd_ros.lidar.colorize import Colorizer, write_weights
 from dfd_ros.lidar.grid_solver import NEIGHBOURS
 
 SHAPE = (480, 640)
@@ -38,7 +38,7 @@ def frame(seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 def system(grey: NDArray[np.float32], sparse: NDArray[np.float32]) -> tuple[csr_matrix, NDArray[np.float64]]:
     """The system that the colorizer solves, for the baseline."""
     weights = np.zeros((*SHAPE, 8))
-    _write_weights(grey.astype(np.float64), weights)
+    write_weights(grey.astype(np.float64), weights)
     rows, columns = np.indices(SHAPE)
     pixel = rows * SHAPE[1] + columns
     known = np.isfinite(sparse)

@@ -61,7 +61,7 @@ class Colorizer:
         if not known.any():
             raise InputError(f"colorization: expected at least one known depth, got none in {sparse.size} pixels")
         hold = self.alpha * known
-        _write_weights(np.ascontiguousarray(grey, np.float64), self._weights)
+        write_weights(np.ascontiguousarray(grey, np.float64), self._weights)
         dense = self._solver.solve(1.0 + hold, self._weights, hold * np.where(known, sparse, 0.0))
         return dense.astype(np.float32)
 
@@ -85,7 +85,7 @@ def colorize(grey: NDArray[np.floating], sparse: NDArray[np.floating], alpha: fl
 
 
 @njit(nogil=True, cache=True)
-def _write_weights(grey, weights):  # type: ignore[no-untyped-def]
+def write_weights(grey, weights):  # type: ignore[no-untyped-def]
     """Write w_rs, (H, W, 8) in the order of `NEIGHBOURS`, 0 outside the image."""
     height, width = grey.shape
     log_min_weight = math.log(_MIN_WEIGHT_OF_NEAREST)
