@@ -64,7 +64,7 @@ def listen() -> None:
     from rclpy.qos import QoSProfile, ReliabilityPolicy
     from sensor_msgs.msg import Image
 
-    from dfd_ros.nodes.convert import nanoseconds
+    from dfd_ros.stamps import nanoseconds
 
     rclpy.init()
     node = rclpy.create_node("listener")

@@ -64,10 +64,9 @@ def calibrate(
     gamma: Annotated[float, typer.Option(help="encoding of the pictures", min=1.0, max=3.0)] = 2.2,
 ) -> None:
     """Fit a lens's blur curve c(z) = k |1 - z_f / z| to pairs with known depth, and write its lens file."""
-    from rich.progress import Progress
-
     from dfd_ros.data.calibration import calibrate_folder
     from dfd_ros.data.photographs import PhotographFolder
+    from dfd_ros.drive import progress_bars, progress_callback
     from dfd_ros.optics.calibrate import plot_calibration
     from dfd_ros.optics.lens import save_lens
 
@@ -75,11 +74,9 @@ def calibrate(
     scenes = range(first, (count - 1 if last < 0 else last) + 1)
     if not scenes or scenes[-1] >= count:
         raise InputError(f"first and last: expected scenes from 0 to {count - 1}, got {first} to {last}")
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("calibrating", total=1.0)
-        calibration = calibrate_folder(
-            folder, scenes, lambda done: progress.update(task, completed=done), gamma=gamma, name=out.stem
-        )
+    with progress_bars(console) as progress:
+        report = progress_callback(progress, "calibrating")
+        calibration = calibrate_folder(folder, scenes, report, gamma=gamma, name=out.stem)
     picture = plot or out.with_suffix(".png")
     save_lens(calibration.lens, out)
     plot_calibration(calibration, picture)

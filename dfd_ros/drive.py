@@ -86,13 +86,13 @@ def drive(settings: DriveSettings, console: Console) -> Summary:
     specs = [RECORD.with_parameters(bag=str(bag)), MONITOR, *specs]
     with stop_on_signal() as stop:
         with ExitStack() as running:
-            with stop.interrupting(), _progress(console) as progress:
+            with stop.interrupting(), progress_bars(console) as progress:
                 composition = Composition(
                     specs,
                     namespace=settings.namespace,
                     parameter_files=(DEFAULT_PARAMETERS, *settings.parameter_files),
                     log_level=settings.log_level,
-                    making={SIM.name: {"progress": _progress_bar(progress, "rendering ahead")}},
+                    making={SIM.name: {"progress": progress_callback(progress, "rendering ahead")}},
                 )
                 running.enter_context(composition)
             _watch(composition, settings, stop, console, start)
@@ -118,8 +118,8 @@ def _calibrate_first_half(settings: DriveSettings, console: Console) -> list[Nod
     count = len(PhotographFolder(Path(settings.source)))
     half = count // 2
     console.print(f"no lens file given: calibrating on scenes 0 to {half - 1} of {count}, running on the others")
-    with _progress(console) as progress:
-        calibration = calibrate_folder(Path(settings.source), range(half), _progress_bar(progress, "calibrating"))
+    with progress_bars(console) as progress:
+        calibration = calibrate_folder(Path(settings.source), range(half), progress_callback(progress, "calibrating"))
     console.print(calibration.describe())
     lens_file = settings.out / "lens.yaml"
     save_lens(calibration.lens, lens_file)
@@ -187,12 +187,12 @@ def _sum_up(bag: Path, settings: DriveSettings, console: Console) -> Summary:
     return summary
 
 
-def _progress(console: Console) -> Progress:
+def progress_bars(console: Console) -> Progress:
     """Bars that vanish when they are full; none where nobody watches."""
     return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
-def _progress_bar(progress: Progress, what: str) -> Callable[[float], None]:
+def progress_callback(progress: Progress, what: str) -> Callable[[float], None]:
     """A callback that moves a bar from 0 to 1."""
     task = progress.add_task(what, total=1.0)
     return lambda done: progress.update(task, completed=done)

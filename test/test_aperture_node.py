@@ -11,7 +11,7 @@ from test_drivers import Device
 
 from dfd_ros.nodes.aperture_node import ApertureNode
 from dfd_ros.nodes.base import latched_qos
-from dfd_ros.nodes.convert import nanoseconds
+from dfd_ros.stamps import nanoseconds
 
 
 def changes(states):

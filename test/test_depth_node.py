@@ -13,8 +13,9 @@ from test_estimate import FAR, INSIDE, SHAPE, photograph, texture
 from dfd_ros.data.image_messages import image_view
 from dfd_ros.geometry import Camera
 from dfd_ros.nodes.clouds import points_array
-from dfd_ros.nodes.convert import image_message, info_from_camera, lens_message, nanoseconds, time_message
+from dfd_ros.nodes.convert import image_message, info_from_camera, lens_message, time_message
 from dfd_ros.nodes.depth_node import DepthNode
+from dfd_ros.stamps import nanoseconds
 
 DEPTH = 5.0
 CAMERA = Camera(SHAPE[1], SHAPE[0], 300.0, 300.0, 120.0, 80.0)

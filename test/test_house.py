@@ -16,6 +16,7 @@ FLOORS = {
     "metrics": 0,
     "share": 0,
     "signals": 0,
+    "stamps": 0,
     "tone": 0,
     "compat": 1,
     "capture": 1,

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from dfd_ros.capture.aperture import Aperture, ApertureReport, Mode
 from dfd_ros.capture.drivers import ApertureDriver, DriverError
-
-NANOSECONDS = 1_000_000_000
+from dfd_ros.stamps import NANOSECONDS
 
 
 class ApertureController:

@@ -15,7 +15,8 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
-NANOSECONDS = 1_000_000_000
+from dfd_ros.stamps import NANOSECONDS, nanoseconds
+
 DEFAULT_DEPTH = 10  # message_filters' own, where no QoS is given
 
 Callback = Callable[..., None]
@@ -72,7 +73,7 @@ class ApproximateTimeSynchronizer(_Filter):
             source.registerCallback(self._add, index)
 
     def _add(self, message: Any, index: int) -> None:
-        stamp = message.header.stamp.sec * NANOSECONDS + message.header.stamp.nanosec
+        stamp = nanoseconds(message.header.stamp)
         with self._lock:  # held through the callbacks, which therefore come one at a time and in order
             queue = self._queues[index]
             queue[stamp] = message

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfd_ros.errors import InputError
+from dfd_ros.stamps import NANOSECONDS
 
-NANOSECONDS = 1_000_000_000
 MILLIMETRE = np.float32(1e-3)
 CDR_LITTLE_ENDIAN = 1  # second byte of the encapsulation header, which is four bytes long
 CDR_STAMP_OFFSET = 4
@@ -39,11 +39,6 @@ def header_stamp(cdr: bytes | memoryview) -> int:
     order = "<" if cdr[1] == CDR_LITTLE_ENDIAN else ">"
     sec, nanosec = struct.unpack_from(f"{order}iI", cdr, CDR_STAMP_OFFSET)
     return sec * NANOSECONDS + nanosec
-
-
-def message_stamp(message: Any) -> int:
-    """Stamp in nanoseconds of a decoded message with a header."""
-    return message.header.stamp.sec * NANOSECONDS + message.header.stamp.nanosec
 
 
 def image_view(message: Any, what: str) -> NDArray[Any]:

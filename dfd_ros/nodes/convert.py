@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import cv2
@@ -19,8 +18,7 @@ from dfd_ros.data.image_messages import check_layout, image_view
 from dfd_ros.errors import InputError
 from dfd_ros.geometry import Camera
 from dfd_ros.optics.lens import Lens
-
-NANOSECONDS = 1_000_000_000
+from dfd_ros.stamps import NANOSECONDS, nanoseconds
 
 # The 8-bit encodings that need no conversion.
 PLAIN_ENCODINGS = ("rgb8", "bgr8", "mono8")
@@ -40,11 +38,6 @@ CONVERTED_ENCODINGS = (
 )
 
 _BRIDGE = CvBridge()
-
-
-def nanoseconds(stamp: Time) -> int:
-    """A stamp as integer nanoseconds."""
-    return stamp.sec * NANOSECONDS + stamp.nanosec
 
 
 def time_message(time: int) -> Time:
@@ -162,7 +155,7 @@ def report_message(report: ApertureReport, f_number: float, mode: Mode, frame_id
     """An aperture report as message."""
     message = ApertureState(
         index=int(report.aperture),
-        f_number=f_number if math.isfinite(f_number) else 0.0,
+        f_number=f_number,
         transition_start=time_message(report.transition_start),
         settled_at=time_message(report.settled_at),
         mode=int(mode),

@@ -18,13 +18,15 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from dfd_ros.data.image_messages import image_view
 from dfd_ros.errors import InputError
+from dfd_ros.geometry import Camera
 from dfd_ros.nodes.base import DfdNode, run, subscriber_qos
 from dfd_ros.nodes.clouds import coloured_cloud
-from dfd_ros.nodes.convert import camera_from_info, image_message, lens_from_message, nanoseconds
+from dfd_ros.nodes.convert import camera_from_info, image_message, lens_from_message
 from dfd_ros.nodes.parameters import parameter
 from dfd_ros.nodes.worker import LatestWorker
 from dfd_ros.optics.estimate import DepthEstimate, EstimatorSettings, WhitenedProjectionEstimator
 from dfd_ros.optics.lens import Lens
+from dfd_ros.stamps import nanoseconds
 from dfd_ros.tone import linear_grey
 
 
@@ -56,7 +58,7 @@ class DepthNode(DfdNode[DepthParameters]):
         p = self.parameters
         self._settings = EstimatorSettings(hypotheses=p.hypotheses, window=p.window, noise=p.noise, threads=p.threads)
         self._estimator: WhitenedProjectionEstimator | None = None
-        self._estimator_lens: Lens | None = None
+        self._camera: Camera | None = None
         self._next_sequence: int | None = None
         warm_up()
         asked = "asked for" if p.backend == "classical" else "chosen by auto: no trained network is installed"
@@ -98,26 +100,28 @@ class DepthNode(DfdNode[DepthParameters]):
                 raise InputError(f"pair: expected two images of one size, got {shallow.shape} and {deep.shape}")
             if deep.dtype != np.uint8:
                 raise InputError(f"pair: expected 8-bit images, got {pair.deep.encoding}")
-            estimator = self._estimator_for(lens_from_message(pair.lens), deep.shape[:2])
+            lens = lens_from_message(pair.lens)
+            estimator = self._estimator_for(lens, deep.shape[:2])
             estimate = estimator.estimate(linear_grey(shallow, pair.gamma), linear_grey(deep, pair.gamma))
         except InputError as error:
             self.diagnostics.drop("bad_pair", str(error))
             return
         self.diagnostics.timing("estimate", time.perf_counter() - start)
-        self._publish(pair, deep, estimate)
+        self._publish(pair, lens, deep, estimate)
         self.diagnostics.count("answered")
         age = self.get_clock().now().nanoseconds - nanoseconds(pair.header.stamp)
         self.diagnostics.timing("latency", 1e-9 * age)
 
     def _estimator_for(self, lens: Lens, shape: tuple[int, int]) -> WhitenedProjectionEstimator:
         """The estimator of this lens and size, made anew when either changes."""
-        if self._estimator is None or self._estimator.shape != shape or _differ(lens, self._estimator_lens):
-            self._estimator = WhitenedProjectionEstimator(lens, shape, self._settings)
-            self._estimator_lens = lens
+        current = self._estimator
+        # By their text, in which NaN, a value not known, equals NaN.
+        if current is None or current.shape != shape or repr(current.lens) != repr(lens):
+            current = self._estimator = WhitenedProjectionEstimator(lens, shape, self._settings)
             self.get_logger().info(lens.describe())
-        return self._estimator
+        return current
 
-    def _publish(self, pair: ImagePair, deep: NDArray[np.uint8], estimate: DepthEstimate) -> None:
+    def _publish(self, pair: ImagePair, lens: Lens, deep: NDArray[np.uint8], estimate: DepthEstimate) -> None:
         header = pair.header
         depth = estimate.depth
         if self.parameters.min_confidence > 0.0:
@@ -127,11 +131,13 @@ class DepthNode(DfdNode[DepthParameters]):
         if self._camera_info.get_subscription_count():
             self._camera_info.publish(pair.camera_info)
         if self._preview.get_subscription_count():
-            self._preview.publish(image_message(colour_depth(depth, lens_from_message(pair.lens)), "rgb8", header))
+            self._preview.publish(image_message(colour_depth(depth, lens), "rgb8", header))
         if self._points.get_subscription_count():
             try:
                 camera = camera_from_info(pair.camera_info, depth.shape)
-                self._points.publish(coloured_cloud(depth, camera.rays(), deep, pair.deep.encoding, header))
+                if camera != self._camera:
+                    self._camera, self._rays = camera, camera.rays()
+                self._points.publish(coloured_cloud(depth, self._rays, deep, pair.deep.encoding, header))
             except InputError as error:
                 # The pair is answered all the same: depth needs no calibrated camera, points do.
                 self.diagnostics.count("points_uncalibrated")
@@ -159,11 +165,6 @@ def warm_up() -> None:
     lens = Lens("warm-up", 1.0, 2.0, 4.0, 10.0, 1.0, 2.0)
     grey = np.full((64, 64), 0.5, np.float32)
     WhitenedProjectionEstimator(lens, grey.shape).estimate(grey, grey)
-
-
-def _differ(lens: Lens, other: Lens | None) -> bool:
-    """Whether two lenses differ (NaN, a value not known, equals NaN)."""
-    return repr(lens) != repr(other)
 
 
 def main() -> None:

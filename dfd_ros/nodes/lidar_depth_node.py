@@ -25,10 +25,11 @@ from dfd_ros.lidar.colorize import Colorizer
 from dfd_ros.lidar.projection import project
 from dfd_ros.nodes.base import DfdNode, run, subscriber_qos
 from dfd_ros.nodes.clouds import points_array
-from dfd_ros.nodes.convert import camera_from_info, colour_or_grey, grey_array, image_message, nanoseconds
+from dfd_ros.nodes.convert import camera_from_info, colour_or_grey, grey_array, image_message
 from dfd_ros.nodes.parameters import parameter
 from dfd_ros.nodes.worker import LatestWorker
 from dfd_ros.share import config_file
+from dfd_ros.stamps import nanoseconds
 
 
 @dataclass(frozen=True)

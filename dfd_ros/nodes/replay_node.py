@@ -29,15 +29,9 @@ from dfd_ros.data.sources import detect
 from dfd_ros.errors import InputError
 from dfd_ros.nodes.base import DfdSource, latched_qos, publisher_qos, run
 from dfd_ros.nodes.clouds import cloud_message
-from dfd_ros.nodes.convert import (
-    NANOSECONDS,
-    image_message,
-    info_from_camera,
-    nanoseconds,
-    report_message,
-    time_message,
-)
+from dfd_ros.nodes.convert import image_message, info_from_camera, report_message, time_message
 from dfd_ros.nodes.parameters import parameter
+from dfd_ros.stamps import NANOSECONDS, nanoseconds
 
 # Seconds between one event and the next: (when, what to publish then).
 Schedule = Iterator[tuple[float, Callable[[], None]]]

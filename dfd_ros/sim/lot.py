@@ -18,8 +18,6 @@ from dfd_ros.sim.scene import Coat, Light, Scene, SceneObject, compile_scene
 BAY_WIDTH = 2.7
 _FIRST_BAY, _BAYS = 8.5, 15  # metres to the first bay's near line
 _RIGHT_EDGE, _LEFT_EDGE = -2.1, 2.3  # y of the lane's edges, where the parked vehicles' noses are
-LANE_HALF_WIDTH = 1.15
-"""Nothing stands within this of the x axis, up to `clear` metres, when the vehicle is to drive."""
 
 
 def parking_lot(seed: int, *, clear: float = 0.0) -> Scene:
