@@ -68,7 +68,7 @@ def calibrate(
     from dfd_ros.data.photographs import PhotographFolder
     from dfd_ros.drive import progress_bars, progress_callback
     from dfd_ros.optics.calibrate import plot_calibration
-    from dfd_ros.optics.lens import save_lens
+    from dfd_ros.optics.lens_file import save_lens
 
     count = len(PhotographFolder(folder))
     scenes = range(first, (count - 1 if last < 0 else last) + 1)

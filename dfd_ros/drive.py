@@ -22,7 +22,7 @@ from rich.text import Text
 from dfd_ros.data.photographs import PhotographFolder
 from dfd_ros.data.sources import detect
 from dfd_ros.errors import InputError
-from dfd_ros.optics.lens import save_lens
+from dfd_ros.optics.lens_file import save_lens
 from dfd_ros.scoring.panel import panel_from_bag
 from dfd_ros.scoring.summary import Summary, print_table, summarise_bag
 from dfd_ros.signals import StopRequest, stop_on_signal

@@ -14,7 +14,8 @@ from dfd_ros.capture.registration import measure_gain, register_pair, warp
 from dfd_ros.errors import InputError
 from dfd_ros.optics.calibrate import Calibration, fit_coc_curve, plot_calibration
 from dfd_ros.optics.estimate import WhitenedProjectionEstimator
-from dfd_ros.optics.lens import Lens, load_lens, save_lens
+from dfd_ros.optics.lens import Lens
+from dfd_ros.optics.lens_file import load_lens, save_lens
 from dfd_ros.tone import linear_grey
 
 LENS = Lens("true", 1.5, 2.0, 8.0, 16.0, 0.7, 8.0)

@@ -19,7 +19,7 @@ from rclpy.serialization import deserialize_message
 from dfd_ros.data.bags import BagReader
 from dfd_ros.data.image_messages import header_stamp
 from dfd_ros.lidar.calibration import load_extrinsics
-from dfd_ros.optics.lens import load_lens
+from dfd_ros.optics.lens_file import load_lens
 from dfd_ros.share import config_file
 from dfd_ros.sim.vehicle import SimSettings, SimulatedVehicle, camera_of
 

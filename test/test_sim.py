@@ -11,11 +11,12 @@ import pytest
 
 from dfd_ros.errors import InputError
 from dfd_ros.geometry import Camera, Transform
-from dfd_ros.optics.lens import Lens, load_lens
+from dfd_ros.optics.lens import Lens
+from dfd_ros.optics.lens_file import load_lens
+from dfd_ros.optics.sensor import SensorSettings
 from dfd_ros.sim.lot import parking_lot
 from dfd_ros.sim.props import LIVERIES, POSTERS
 from dfd_ros.sim.scene import Coat, Light, SceneArrays, SceneObject, compile_scene
-from dfd_ros.sim.sensor import Sensor, SensorSettings
 from dfd_ros.sim.spinning_lidar import POINT, LidarSettings, beams, default_mounting
 from dfd_ros.sim.textures import Atlas, noise, photograph, surface
 from dfd_ros.sim.trace import trace_beams
@@ -173,35 +174,6 @@ def test_borders_are_the_mean_of_finer_pixels(traced: SimpleNamespace, camera: C
     before, after = (np.abs(p - expected)[border].mean() for p in (traced.picture, smooth))
     assert after < 0.5 * before
     assert np.abs((smooth - expected)[border].mean()) < 2e-3
-
-
-# --- the sensor
-
-
-@pytest.mark.parametrize("level", [0.02, 0.18, 0.5])
-def test_noise_is_photon_and_read_noise(level: float) -> None:
-    """In linear 8 bit the variance is (e + r²) / full well², plus that of rounding; the mean is the light."""
-    settings = SensorSettings(full_well=400.0, read_noise=6.0, gamma=1.0)  # few electrons: noise well above 8 bit
-    sensor = Sensor(settings, (200, 200), seed=3)
-    light = np.full((200, 200, 3), level, np.float32)
-    values = sensor.expose((light, light), (0.25, 0.75), 0).astype(float) / 255.0
-    electrons = level * settings.full_well
-    expected = (electrons + settings.read_noise**2) / settings.full_well**2 + 1 / 12 / 255**2
-    inside = level > 0.1  # the darkest is clipped at black
-    assert values.mean() == pytest.approx(level, rel=0.01 if inside else 0.1)
-    if inside:
-        assert values.var() == pytest.approx(expected, rel=0.03)
-
-
-def test_noise_is_new_for_each_picture_and_the_same_when_asked_again() -> None:
-    sensor = Sensor(SensorSettings(), (60, 80), seed=1)
-    light = np.full((60, 80, 3), 0.3, np.float32)
-    first, again, other = (sensor.expose((light, light), (1.0, 0.0), n).astype(int) for n in (7, 7, 8))
-    assert np.array_equal(first, again)
-    assert abs(np.corrcoef(first.ravel(), other.ravel())[0, 1]) < 0.05
-    encoded = 255.0 * 0.3 ** (1 / 2.2)
-    assert first.mean() == pytest.approx(encoded, abs=0.3)
-    assert 0.002 < first.std() / 255.0 < 0.01  # 0.5 % of full scale
 
 
 # --- the vehicle

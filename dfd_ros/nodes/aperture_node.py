@@ -18,7 +18,7 @@ from dfd_ros.capture.drivers import DriverSettings, load_driver
 from dfd_ros.nodes.base import DfdNode, latched_qos, run, subscriber_qos
 from dfd_ros.nodes.convert import report_message
 from dfd_ros.nodes.parameters import parameter
-from dfd_ros.optics.lens import load_lens
+from dfd_ros.optics.lens_file import load_lens
 from dfd_ros.share import config_file
 
 

@@ -21,7 +21,7 @@ from dfd_ros.errors import InputError
 from dfd_ros.nodes.base import DfdNode, latched_qos, run, subscriber_qos
 from dfd_ros.nodes.convert import colour_or_grey, image_message, lens_message, report_from_message
 from dfd_ros.nodes.parameters import parameter
-from dfd_ros.optics.lens import load_lens
+from dfd_ros.optics.lens_file import load_lens
 from dfd_ros.share import config_file
 from dfd_ros.stamps import NANOSECONDS, nanoseconds
 

@@ -20,7 +20,7 @@ from dfd_ros.nodes.base import DfdSource, latched_qos, run
 from dfd_ros.nodes.clouds import cloud_message
 from dfd_ros.nodes.convert import image_message, info_from_camera, report_from_message, time_message
 from dfd_ros.nodes.parameters import parameter
-from dfd_ros.optics.lens import load_lens
+from dfd_ros.optics.lens_file import load_lens
 from dfd_ros.share import config_file
 from dfd_ros.sim.vehicle import SimSettings, SimulatedVehicle, camera_of
 from dfd_ros.stamps import NANOSECONDS

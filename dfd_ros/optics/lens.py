@@ -1,28 +1,35 @@
-"""The thin lens: circle of confusion (CoC) from depth and depth from CoC.
+"""The thin lens: circle of confusion (CoC) from depth, depth from CoC, and what a lens can measure.
 
 For focal length f, f-number N, focus distance z_f and pixel pitch p (all metres), a point at depth z is blurred to a
 disk of diameter (Hecht, Optics, ch. 5; equation 1 of Pentland, PAMI 1987)
 
     c(z) = f² / (N (z_f − f) p) · |1 − z_f / z|      pixels.
 
-The first factor times N is the lens's `coc_scale`; it is what `dfd calibrate` fits where f and p are not known.
+The first factor times N is the lens's `coc_scale`; it is what `dfd calibrate` fits where f and p are not known. Away
+from the image centre field curvature and vignetting change the CoC; to first order by a factor 1 + k ρ², with ρ the
+distance from the centre over that of the corner and k the lens's `coc_field`.
+
+Depths and CoCs may be numbers, numpy arrays or torch tensors (on any device, with gradients); what comes back is an
+array, or a tensor for a tensor. NaN stays NaN.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import ArrayLike, NDArray
 
 from dfd_ros.errors import InputError
 
 Side = Literal["far", "near"]
 PSF_KINDS = ("disk", "gaussian")
+COC_ERROR = 0.1
+"""Error of a CoC measured on good texture, pixels (standard deviation)."""
+SHARP_COC = 1.0
+"""Largest CoC that a pixel hides, pixels."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class Lens:
         coc_uncertainty: Standard deviation of the CoC model, pixels (0 for an ideal lens).
         focus_blur: CoC that the shallow image keeps in the plane of focus beyond the deep one's (aberrations), pixels;
             it adds in quadrature. `coc` and `depth` are the thin lens's and leave it out.
+        coc_field: How much larger the CoC is in the image's corners than at its centre, as a fraction.
+        magnification: Size of the shallow image over that of the deep one (focus breathing, aperture shift).
         prior_depth, prior_log_sigma: What depths to expect where the image does not tell: median (metres) of a
             log-normal distribution and its standard deviation in ln depth; NaN where not known.
         prior_log_slope: ln of how much farther the top row of the image is expected to be than the bottom row.
@@ -57,15 +66,28 @@ class Lens:
     pixel_pitch: float = math.nan
     coc_uncertainty: float = 0.0
     focus_blur: float = 0.0
+    coc_field: float = 0.0
+    magnification: float = 1.0
     prior_depth: float = math.nan
     prior_log_sigma: float = math.nan
     prior_log_slope: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("focus_distance", "f_number_shallow", "f_number_deep", "coc_scale", "min_depth", "max_depth"):
+        positive = ("focus_distance", "f_number_shallow", "f_number_deep", "coc_scale", "min_depth", "max_depth")
+        for name in (*positive, "magnification"):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
                 raise InputError(f"lens {self.name!r}: {name} must be a positive number, got {value!r}")
+        for name in ("focal_length", "pixel_pitch"):
+            if getattr(self, name) <= 0:
+                raise InputError(
+                    f"lens {self.name!r}: {name} must be a positive number of metres, got {getattr(self, name)!r}"
+                )
+        if self.focus_distance <= self.focal_length:
+            raise InputError(
+                f"lens {self.name!r}: focus_distance must exceed the focal length {self.focal_length:g} m, "
+                f"got {self.focus_distance:g} m"
+            )
         if self.f_number_shallow >= self.f_number_deep:
             raise InputError(
                 f"lens {self.name!r}: f_number_shallow must be below f_number_deep, "
@@ -77,131 +99,176 @@ class Lens:
             )
         if self.psf not in PSF_KINDS:
             raise InputError(f"lens {self.name!r}: psf must be one of {', '.join(PSF_KINDS)}, got {self.psf!r}")
+        if not self.coc_field > -1.0:
+            raise InputError(f"lens {self.name!r}: coc_field must be above -1, got {self.coc_field!r}")
 
     @classmethod
     def physical(
-        cls,
-        name: str,
-        *,
-        focal_length: float,
-        pixel_pitch: float,
-        focus_distance: float,
-        f_number_shallow: float,
-        f_number_deep: float,
-        min_depth: float,
-        max_depth: float,
-        psf: str = "disk",
+        cls, name: str, *, focal_length: float, pixel_pitch: float, focus_distance: float, **others: Any
     ) -> Lens:
-        """A lens from its data sheet: focal length and (binned) pixel pitch in metres."""
+        """A lens from its data sheet: focal length and (binned) pixel pitch in metres; other fields as they are.
+
+        Raises:
+            InputError: A value is out of range; the focus must lie beyond the focal length.
+        """
+        # A scale of 1 where there is none to compute: the checks then say what is wrong with the lengths.
+        possible = pixel_pitch > 0 and focus_distance > focal_length > 0
+        scale = focal_length**2 / ((focus_distance - focal_length) * pixel_pitch) if possible else 1.0
         for what, value in (("focal_length", focal_length), ("pixel_pitch", pixel_pitch)):
-            if not value > 0:
+            if not math.isfinite(value):
                 raise InputError(f"lens {name!r}: {what} must be a positive number of metres, got {value!r}")
-        if focus_distance <= focal_length:
-            raise InputError(
-                f"lens {name!r}: focus_distance must exceed the focal length {focal_length:g} m, got {focus_distance:g} m"
-            )
-        return cls(
-            name=name,
-            focus_distance=focus_distance,
-            f_number_shallow=f_number_shallow,
-            f_number_deep=f_number_deep,
-            coc_scale=focal_length**2 / ((focus_distance - focal_length) * pixel_pitch),
-            min_depth=min_depth,
-            max_depth=max_depth,
-            psf=psf,
-            focal_length=focal_length,
-            pixel_pitch=pixel_pitch,
-        )
+        others |= {"focal_length": focal_length, "pixel_pitch": pixel_pitch, "focus_distance": focus_distance}
+        return cls(name=name, coc_scale=scale, **others)
+
+    def refocused(self, focus_distance: float) -> Lens:
+        """The same lens focused at another distance, metres.
+
+        `coc_scale` follows f² / ((z_f − f) p); a lens of unknown focal length is taken to be short against both distances.
+
+        Raises:
+            InputError: The distance is at or inside the focal length, or not positive.
+        """
+        moved = replace(self, focus_distance=focus_distance)
+        return replace(moved, coc_scale=self.coc_scale * self._extension / moved._extension)
 
     @property
     def f_number_ratio(self) -> float:
         """Shallow over deep f-number: deep CoC over shallow CoC, in (0, 1)."""
         return self.f_number_shallow / self.f_number_deep
 
-    def coc(self, depth: ArrayLike, f_number: float | None = None) -> NDArray[np.floating]:
-        """CoC diameter in pixels at `depth` (metres, > 0), at the shallow aperture unless another is given."""
-        z = np.asarray(depth)
-        scale = self.coc_scale / (self.f_number_shallow if f_number is None else f_number)
-        return scale * np.abs(1.0 - self.focus_distance / z)
+    @property
+    def f_number_effective(self) -> float:
+        """The f-number that, beside a pinhole, would blur as much as the two apertures differ.
 
-    def depth(self, coc: ArrayLike, f_number: float | None = None, side: Side = "far") -> NDArray[np.floating]:
-        """Depth in metres of a CoC in pixels, on the far or the near side of the focus; +inf at and past the limit."""
-        c = np.asarray(coc)
-        relative = c / (self.coc_scale / (self.f_number_shallow if f_number is None else f_number))
+        Blurs add as variances, so the pair tells c_s² − c_d²: 1/N² = 1/N_s² − 1/N_d².
+        """
+        return self.f_number_shallow / math.sqrt(1.0 - self.f_number_ratio**2)
+
+    def signed_coc(self, depth: ArrayLike, f_number: float | None = None, *, check: bool = True) -> Any:
+        """CoC diameter at the image centre, pixels, negative nearer than the focus; linear in 1/depth.
+
+        Args:
+            depth: Metres, beyond the focal length; NaN stays NaN and infinity is allowed.
+            f_number: The shallow aperture unless given.
+            check: Whether to look for impossible depths. Looking at a tensor on a GPU waits for it, and in a compiled
+                graph breaks it: pass False there.
+
+        Raises:
+            InputError: A depth is at or inside the focal length, or not positive where that is not known.
+        """
+        z = _values(depth)
+        if check:
+            nearest = 0.0 if math.isnan(self.focal_length) else self.focal_length
+            if bool((z <= nearest).any()):
+                what = "0" if nearest == 0.0 else f"the focal length {nearest:g} m"
+                raise InputError(f"depth: expected metres beyond {what}, got {float(z[z <= nearest].min()):g}")
+        return self._scale(f_number) * (1.0 - self.focus_distance / z)
+
+    def coc(
+        self, depth: ArrayLike, f_number: float | None = None, field: ArrayLike | None = None, *, check: bool = True
+    ) -> Any:
+        """CoC diameter in pixels at `depth`; as `signed_coc`, and at the image radius `field` where given.
+
+        Args:
+            field: Distance from the image centre over that of the corner (see `field_radius`), in [0, 1].
+        """
+        coc = abs(self.signed_coc(depth, f_number, check=check))
+        return coc if field is None else coc * self.coc_gain(field)
+
+    def coc_gain(self, field: ArrayLike) -> Any:
+        """CoC at image radius `field` over that at the centre."""
+        return 1.0 + self.coc_field * _values(field) ** 2
+
+    def depth(
+        self, coc: ArrayLike, f_number: float | None = None, side: Side = "far", field: ArrayLike | None = None
+    ) -> Any:
+        """Depth in metres of a CoC in pixels, on the far or the near side of the focus; +inf at and past the limit.
+
+        Raises:
+            InputError: `side` is neither.
+        """
+        if side not in ("far", "near"):
+            raise InputError(f"side: expected far or near, got {side!r}")
+        relative = _values(coc) / self._scale(f_number)
+        if field is not None:
+            relative = relative / self.coc_gain(field)
         if side == "near":
             return self.focus_distance / (1.0 + relative)
         with np.errstate(divide="ignore"):
-            return np.where(relative < 1.0, self.focus_distance / np.maximum(1.0 - relative, 0.0), np.inf)
+            return self.focus_distance / (1.0 - relative).clip(0.0, None)
 
-    def depth_error(self, depth: ArrayLike, coc_error: float = 0.1) -> NDArray[np.floating]:
-        """Depth error in metres that an error of `coc_error` pixels in the CoC difference makes at `depth`.
+    def hyperfocal_distance(self, f_number: float | None = None, sharp_coc: float = SHARP_COC) -> float:
+        """The nearest focus distance, metres, at which infinity is no more blurred than `sharp_coc` pixels."""
+        length = 0.0 if math.isnan(self.focal_length) else self.focal_length
+        return self._scale(f_number) * self._extension / sharp_coc + length
 
-        The estimator sees the difference of the two blurs, so the effective scale is that of 1/N_s − 1/N_d.
+    def depth_of_field(self, f_number: float | None = None, sharp_coc: float = SHARP_COC) -> tuple[float, float]:
+        """Near and far limit in metres of what is blurred by no more than `sharp_coc` pixels; far may be inf."""
+        near, far = (float(self.depth(sharp_coc, f_number, side)) for side in ("near", "far"))
+        return near, far
+
+    def dead_zone(self, least_coc: float = SHARP_COC) -> tuple[float, float]:
+        """Near and far limit in metres of the depths about the focus that the pair cannot tell apart.
+
+        Both images are sharp there: the blurs differ (in quadrature) by less than `least_coc` pixels. After Trouvé et
+        al., "Passive depth estimation using chromatic aberration and a depth from defocus approach" (Applied Optics
+        52(29), 2013). Depth is still known to lie within the zone.
         """
-        z = np.asarray(depth)
-        scale = self.coc_scale * (1.0 / self.f_number_shallow - 1.0 / self.f_number_deep)
-        return coc_error * z**2 / (scale * self.focus_distance)
+        return self.depth_of_field(self.f_number_effective, least_coc)
 
-    def working_range(self, relative_error: float = 0.05, coc_error: float = 0.1) -> tuple[float, float] | None:
-        """Near and far limit in metres, within [min_depth, max_depth], of `relative_error` or better on the far side.
+    def depth_error(self, depth: ArrayLike, coc_error: float = COC_ERROR) -> Any:
+        """Depth error in metres that an error of `coc_error` pixels in the CoC makes at `depth`: dc · |dz/dc|.
 
-        None where no depth in the range reaches it.
+        dz = dc · z² · N (z_f − f) p / (f² z_f), N being the effective f-number of the pair.
         """
+        return coc_error * _values(depth) ** 2 / (self._scale(self.f_number_effective) * self.focus_distance)
+
+    def working_range(self, relative_error: float = 0.05, coc_error: float | None = None) -> tuple[float, float] | None:
+        """Near and far limit in metres, within [min_depth, max_depth], of `relative_error` or better.
+
+        Depths nearer than the focus share their blur with farther ones, so the range begins at the focus; `coc_error`
+        is that on good texture and of the lens's own model unless given. None where no depth reaches the error.
+        """
+        if coc_error is None:
+            coc_error = math.hypot(COC_ERROR, self.coc_uncertainty)
         # The error grows with z², so the relative error with z.
         far = min(relative_error / float(self.depth_error(1.0, coc_error)), self.max_depth)
         near = max(self.min_depth, self.focus_distance)
         return (near, far) if far > near else None
 
-    def describe(self) -> str:
+    def describe(self, relative_error: float = 0.05) -> str:
         """One line for the log: the lens and what it can see."""
-        head = f"{self.name}: F/{self.f_number_shallow:g} and F/{self.f_number_deep:g} focused at {self.focus_distance:g} m"
-        if math.isfinite(self.focal_length):
-            head = (
-                f"{self.name}: {1e3 * self.focal_length:g} mm, F/{self.f_number_shallow:g} and F/{self.f_number_deep:g}"
-            )
-            head += f", focused at {self.focus_distance:g} m"
-        limits = self.working_range()
+        length = f"{1e3 * self.focal_length:g} mm " if math.isfinite(self.focal_length) else ""
+        head = (
+            f"{self.name}: {length}F/{self.f_number_shallow:g} and F/{self.f_number_deep:g} "
+            f"focused at {self.focus_distance:.3g} m"
+        )
+        limits = self.working_range(relative_error)
         if limits is None:
-            return f"{head}; 5 % or better nowhere in {self.min_depth:g} to {self.max_depth:g} m"
-        return f"{head}; 5 % or better from {limits[0]:.3g} to {limits[1]:.3g} m (at 0.1 px of blur)"
+            return f"{head}: {100 * relative_error:g} % or better nowhere in {self.min_depth:g} to {self.max_depth:g} m"
+        judgement = f"{head}: {100 * relative_error:g} % or better from {limits[0]:.3g} to {limits[1]:.3g} m"
+        if self.min_depth < limits[0]:
+            judgement += f"; from {self.min_depth:.3g} to {limits[0]:.3g} m blur alone does not tell near from far"
+        return judgement
+
+    @property
+    def _extension(self) -> float:
+        """z_f − f, metres."""
+        return self.focus_distance - (0.0 if math.isnan(self.focal_length) else self.focal_length)
+
+    def _scale(self, f_number: float | None) -> float:
+        """CoC at infinity, pixels."""
+        return self.coc_scale / (self.f_number_shallow if f_number is None else f_number)
 
 
-def load_lens(path: str | Path) -> Lens:
-    """Read a lens file (YAML): the fields of `Lens`, or `focal_length` and `pixel_pitch` in place of `coc_scale`.
-
-    Raises:
-        InputError: The file is missing, is not YAML, or a field is missing, unknown or out of range.
-    """
-    path = Path(path)
-    try:
-        content: Any = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InputError(f"lens file {path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"lens file {path}: expected YAML, got {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"lens file {path}: expected a mapping of lens fields, got {type(content).__name__}")
-    known = {field.name for field in fields(Lens)}
-    unknown = sorted(set(map(str, content)) - known)
-    if unknown:
-        raise InputError(f"lens file {path}: unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
-    try:
-        return Lens(**content) if "coc_scale" in content else Lens.physical(**content)
-    except TypeError as error:
-        raise InputError(f"lens file {path}: {_missing(error)}") from error
-    except InputError as error:
-        raise InputError(f"lens file {path}: {error}") from error
+def field_radius(shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Distance of each pixel from the image centre over that of the corner pixels, (H, W) in [0, 1]."""
+    height, width = shape
+    y = (np.arange(height, dtype=np.float32) - 0.5 * (height - 1))[:, None]
+    x = np.arange(width, dtype=np.float32) - 0.5 * (width - 1)
+    return np.hypot(y, x) / np.float32(max(0.5 * math.hypot(height - 1, width - 1), 0.5))
 
 
-def save_lens(lens: Lens, path: str | Path) -> None:
-    """Write a lens file that `load_lens` reads back."""
-    content = {k: v for k, v in asdict(lens).items() if not (isinstance(v, float) and math.isnan(v))}
-    Path(path).write_text(yaml.safe_dump(content, sort_keys=False))
-
-
-def _missing(error: TypeError) -> str:
-    """Python's word on a missing or ill-typed constructor argument, in a user's words."""
-    text = str(error)
-    if "missing" in text:
-        return f"missing field {text.rsplit(':', 1)[-1].strip()}"
-    return f"expected numbers, got {text}"
+def _values(values: Any) -> Any:
+    """A tensor as it is, anything else as an array; both then take the same operators."""
+    return values if hasattr(values, "__torch_function__") else np.asarray(values)

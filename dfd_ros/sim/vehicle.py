@@ -21,9 +21,9 @@ from dfd_ros.errors import InputError
 from dfd_ros.geometry import Camera, Transform
 from dfd_ros.optics.lens import Lens
 from dfd_ros.optics.render import render_defocus
+from dfd_ros.optics.sensor import Sensor, SensorSettings
 from dfd_ros.sim import spinning_lidar
 from dfd_ros.sim.lot import parking_lot
-from dfd_ros.sim.sensor import Sensor, SensorSettings
 from dfd_ros.sim.spinning_lidar import LidarSettings
 from dfd_ros.sim.trace import MISS
 from dfd_ros.sim.view import smooth_rows, trace_depth, trace_rows, viewpoint
@@ -230,7 +230,7 @@ class SimulatedVehicle:
         second = view.deep if deep > 0 else view.shallow
         light = np.asarray(first, np.float32)
         pictures = (light, light if second is first else np.asarray(second, np.float32))
-        return self._sensor.expose(pictures, gains, round(t * 1e6), out)
+        return self._sensor.expose_mix(pictures, gains, round(t * 1e6), out)
 
     def sweep(self, t: float) -> NDArray[np.void]:
         """The LiDAR's points of the sweep that begins at `t`: structured, dtype `spinning_lidar.POINT`."""
