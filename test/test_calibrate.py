@@ -14,7 +14,7 @@ from dfd_ros.capture.registration import measure_gain, register_pair, warp
 from dfd_ros.errors import InputError
 from dfd_ros.optics.calibrate import Calibration, fit_coc_curve, plot_calibration
 from dfd_ros.optics.estimate import WhitenedProjectionEstimator
-from dfd_ros.optics.lens import Lens
+from dfd_ros.optics.lens import Lens, field_radius
 from dfd_ros.optics.lens_file import load_lens, save_lens
 from dfd_ros.tone import linear_grey
 
@@ -60,6 +60,25 @@ def test_the_lens_comes_back(calibration: Calibration) -> None:
     assert lens.min_depth < 0.75
     assert lens.max_depth > 8.0
     assert "BAD FIT" not in calibration.describe()
+
+
+def test_blur_that_shrinks_towards_the_corners_is_found() -> None:
+    lens = replace(LENS, coc_field=-0.25)
+    field = field_radius(SHAPE)
+    pairs = []
+    for index, (near, far) in enumerate([(1.8, 3.2), (2.2, 4.0), (2.6, 5.0), (3.5, 8.0)]):
+        depth = np.broadcast_to(1.0 / np.linspace(1 / near, 1 / far, SHAPE[1]), SHAPE).astype(np.float32)
+        # Pictures of the even lens, of things placed so that they are blurred as the uneven one would.
+        placed = LENS.depth(lens.coc(depth, field=field))
+        pairs.append((*photograph(LENS, placed, texture(index), seed=index), depth))
+    found = fit_coc_curve(pairs, F_NUMBERS, "uneven")
+    assert found.lens.coc_field == pytest.approx(-0.25, abs=0.06)
+    assert abs(found.lens.coc_field + 0.25) < 5 * found.field_sigma + 0.02
+    assert found.lens.coc_scale == pytest.approx(LENS.coc_scale, rel=0.05)
+
+
+def test_an_even_lens_is_found_even(calibration: Calibration) -> None:
+    assert abs(calibration.lens.coc_field) < 3 * calibration.field_sigma + 0.02
 
 
 def test_gaps_in_the_depth_do_no_harm(pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dfd_ros.capture.registration import measure_gain, register_pair, warp
+from dfd_ros.capture.registration import Motion, measure_gain, register_pair, warp
 from dfd_ros.errors import InputError
 from dfd_ros.tone import apply_gain, linear_grey
 
@@ -36,12 +36,15 @@ class MatchSettings:
         exposure: Where the gain comes from: the images, the cameras' settings, or nowhere.
         motion: What is done about motion.
         max_motion: Largest displacement of a pixel that is compensated or let pass, pixels.
+        magnification: Size of the shallow image over the deep one's that the lens is known to have. It is undone
+            whatever is done about motion, and does not count as such.
     """
 
     gamma: float = 2.2
     exposure: ExposureMatch = "measured"
     motion: MotionHandling = "compensate"
     max_motion: float = 8.0
+    magnification: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,14 @@ class Match:
         shallow: The shallow image (H, W) or (H, W, 3) uint8, the very array that came where nothing had to be done.
         gain: Factor applied to its linear light.
         motion: Largest displacement of a pixel between the two as taken, pixels; NaN where not measured.
+        scale: Size of the shallow image over the deep one's as measured; NaN where not.
         compensated: Whether it was warped.
     """
 
     shallow: NDArray[np.uint8]
     gain: float
     motion: float
+    scale: float
     compensated: bool
 
 
@@ -73,22 +78,27 @@ def match_pair(
     """
     grey_shallow, grey_deep = (linear_grey(image, settings.gamma) for image in (shallow, deep))
     gain = _gain(grey_shallow, grey_deep, settings, nominal_gain)
-    motion, compensated = math.nan, False
+    lens = Motion(scale=settings.magnification)
+    applied, motion, scale = lens, math.nan, math.nan
     if settings.motion != "ignore":
         measured = register_pair(grey_shallow, grey_deep)
         if measured.quality >= MIN_REGISTRATION_QUALITY:
-            motion = measured.largest_shift(grey_deep.shape)
+            scale = measured.scale
+            motion = replace(measured, scale=scale / lens.scale).largest_shift(grey_deep.shape)
             if motion > settings.max_motion:
                 raise MotionError(
                     f"pair: expected {settings.max_motion:g} px of motion or less between its images, got {motion:.1f} px"
                 )
-            if settings.motion == "compensate" and motion > NEGLIGIBLE_MOTION:
-                shallow, compensated = warp(shallow, measured), True
+            if settings.motion == "compensate":
+                applied = measured
+    compensated = applied.largest_shift(grey_deep.shape) > NEGLIGIBLE_MOTION
+    if compensated:
+        shallow = warp(shallow, applied)
     if abs(gain - 1.0) > NEGLIGIBLE_GAIN:
         shallow = apply_gain(shallow, gain, settings.gamma)
     else:
         gain = 1.0
-    return Match(shallow, gain, motion, compensated)
+    return Match(shallow, gain, motion, scale, compensated)
 
 
 def _gain(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from dfd_ros.capture.matching import MatchSettings, MotionError, match_pair
 from dfd_ros.data.photographs import PhotographFolder
@@ -25,7 +28,8 @@ def calibrate_folder(
 ) -> Calibration:
     """Fit the blur curve of the lens that took the scenes; those without depth or with too much motion are left out.
 
-    `progress` is told the share that is done.
+    The lens's magnification between the apertures is the median of what registration finds. `progress` is told the
+    share that is done.
 
     Raises:
         InputError: The folder or a picture cannot be used, or the scenes do not tell the lens.
@@ -34,6 +38,7 @@ def calibrate_folder(
     if not scenes:
         raise InputError(f"calibration: expected scenes of {path} to calibrate on, got none")
     settings = MatchSettings(gamma=gamma, max_motion=MAX_MOTION)
+    scales: list[float] = []
 
     def pairs() -> Iterator[Pair]:
         for done, index in enumerate(scenes, start=1):
@@ -43,8 +48,13 @@ def calibrate_folder(
                     match = match_pair(scene.shallow, scene.deep, settings, nominal_gain=float("nan"))
                 except MotionError:
                     continue
+                scales.append(match.scale)
                 yield linear_grey(match.shallow, gamma), linear_grey(scene.deep, gamma), scene.depth
             if progress is not None:
                 progress(done / len(scenes))
 
-    return fit_coc_curve(pairs(), folder.load(scenes[0]).f_numbers, name)
+    calibration = fit_coc_curve(pairs(), folder.load(scenes[0]).f_numbers, name)
+    if not np.isfinite(scales).any():
+        return calibration
+    magnification = round(float(np.nanmedian(scales)), 5)
+    return replace(calibration, lens=replace(calibration.lens, magnification=magnification))

@@ -158,7 +158,13 @@ class PairNode(DfdNode[PairParameters]):
         light_ratio = math.nan
         if shallow_time * shallow_gain > 0.0:
             light_ratio = deep_time * deep_gain / (shallow_time * shallow_gain) * lens.f_number_ratio**2
-        settings = MatchSettings(p.gamma, p.exposure_match, p.motion, p.max_motion)  # type: ignore[arg-type]
+        settings = MatchSettings(
+            gamma=p.gamma,
+            exposure=p.exposure_match,  # type: ignore[arg-type]
+            motion=p.motion,  # type: ignore[arg-type]
+            max_motion=p.max_motion,
+            magnification=lens.magnification,
+        )
         try:
             array = image_view(shallow.image, "shallow")
             match = match_pair(array, image_view(deep.image, "deep"), settings, light_ratio)

@@ -3,19 +3,20 @@
 Each pair's whitened-projection energies tell the CoC of a patch without any lens model. Patches of like depth are
 pooled within each pair, which gives samples (depth, CoC), and the thin lens's curve
 
-    c(z)² = κ² (1 − z_f / z)² + b²
+    c(z, ρ)² = κ² (1 − z_f / z)² (1 + k ρ²)² + b²
 
 is fitted to all of them by robust least squares (Cauchy loss), on both sides of the focus. κ is the shallow CoC of a
-point at infinity, κ N_shallow the lens's `coc_scale`; b is the blur that the wide aperture's aberrations leave at the
-focus. Uncertainties come from the bootstrap over pairs (Efron, 1979):
-samples of one pair share its errors. The depths seen along the way also make the prior of the lens file.
+point at infinity, κ N_shallow the lens's `coc_scale`; k is how CoCs change towards the corners (ρ = 1), for which
+patches are pooled ring by ring; b is the blur that the wide aperture's aberrations leave at the focus. Uncertainties
+come from the bootstrap over pairs (Efron, 1979): samples of one pair share its errors. The depths seen along the way
+also make the prior of the lens file.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import cv2
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from dfd_ros.errors import InputError
-from dfd_ros.optics.lens import Lens
+from dfd_ros.optics.lens import Lens, field_radius
 from dfd_ros.optics.projection import CELL, WhitenedProjection
 
 Image = NDArray[np.float32]
@@ -39,6 +40,10 @@ MAX_DEPTH_SPREAD = 1.15
 """Largest over smallest depth within a patch: depth edges show two CoCs."""
 DEPTH_BIN = 0.08
 """Width of the bins that pool patches of one pair, in ln depth."""
+RINGS = 3
+"""Rings of equal area about the image centre, each pooled by itself."""
+FIELD_SIGMA = 0.2
+"""How much CoCs of photographic lenses differ between centre and corners: the prior of k."""
 MIN_PATCHES = 12
 """Fewest patches that make a sample."""
 MIN_SAMPLES = 8
@@ -54,12 +59,41 @@ DEPTH_MARGIN = 1.25
 
 @dataclass(frozen=True)
 class Samples:
-    """Measured CoCs: depth (n,) metres, coc (n,) pixels, weight (n,) patches, and the index of the pair of each (n,)."""
+    """Measured CoCs, arrays of shape (n,).
+
+    Attributes:
+        depth: Metres.
+        coc: Pixels.
+        weight: Patches pooled.
+        field: Mean of ρ² over them, ρ the distance from the image centre over that of the corner.
+        pair: The index of the pair.
+    """
 
     depth: NDArray[np.float64]
     coc: NDArray[np.float64]
     weight: NDArray[np.float64]
+    field: NDArray[np.float64]
     pair: NDArray[np.int64]
+
+    def __getitem__(self, chosen: NDArray[np.int64]) -> Samples:
+        return Samples(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The fitted curve: κ (pixels), z_f (metres), b (pixels) and k; `array` has them in this order."""
+
+    kappa: float
+    focus: float
+    blur: float
+    field: float
+
+    def array(self) -> NDArray[np.float64]:
+        return np.array([self.kappa, self.focus, self.blur, self.field])
+
+    def coc(self, depth: NDArray[np.float64], field: NDArray[np.float64] | float = 0.0) -> NDArray[np.float64]:
+        """CoC at `depth` where ρ² is `field`, pixels."""
+        return np.hypot(self.kappa * (1.0 - self.focus / depth) * (1.0 + self.field * field), self.blur)
 
 
 @dataclass(frozen=True)
@@ -70,6 +104,7 @@ class Calibration:
         lens: The lens, with `coc_uncertainty` set to the residual and the prior to the distribution of the depths.
         kappa, kappa_sigma: Shallow CoC at infinity and its standard deviation, pixels.
         focus_sigma: Standard deviation of the focus distance, metres.
+        field_sigma: Standard deviation of the lens's `coc_field`.
         residual_px: Robust standard deviation of the samples about the curve, pixels.
         samples: What was fitted.
         pairs: How many pairs gave samples, of how many.
@@ -79,6 +114,7 @@ class Calibration:
     kappa: float
     kappa_sigma: float
     focus_sigma: float
+    field_sigma: float
     residual_px: float
     samples: Samples
     pairs: tuple[int, int]
@@ -101,7 +137,8 @@ class Calibration:
         lens = self.lens
         lines = [
             f"{lens.name}: CoC {self.kappa:.2f} ± {self.kappa_sigma:.2f} px at infinity (F/{lens.f_number_shallow:g}), "
-            f"focus {lens.focus_distance:.3f} ± {self.focus_sigma:.3f} m",
+            f"focus {lens.focus_distance:.3f} ± {self.focus_sigma:.3f} m, "
+            f"corners {lens.coc_field:+.0%} ± {self.field_sigma:.0%}",
             f"{len(self.samples.depth)} samples from {self.pairs[0]} of {self.pairs[1]} pairs, "
             f"residual {self.residual_px:.2f} px",
         ]
@@ -154,27 +191,36 @@ def fit_coc_curve(
         raise InputError(
             f"calibration: expected at least {MIN_SAMPLES} textured depth bins, got {len(table)} from {count} pairs"
         )
-    samples = Samples(table[:, 0], table[:, 1], table[:, 2], table[:, 3].astype(np.int64))
-    kappa, focus, blur = _fit(samples, None)
-    error = np.abs(samples.coc - _curve(samples.depth, kappa, focus, blur))
+    depth_column, coc_column, weight_column, field_column, pair_column = table.T
+    samples = Samples(depth_column, coc_column, weight_column, field_column, pair_column.astype(np.int64))
+    curve = _fit(samples, None)
+    error = np.abs(samples.coc - curve.coc(samples.depth, samples.field))
     residual = 1.4826 * _weighted_median(error, np.sqrt(samples.weight))
-    spread = _bootstrap(samples, (kappa, focus, blur), np.random.default_rng(seed))
+    spread = _bootstrap(samples, curve, np.random.default_rng(seed))
     low, high = depths.range()
     lens = Lens(
         name=name,
-        focus_distance=focus,
+        focus_distance=curve.focus,
         f_number_shallow=f_numbers[0],
         f_number_deep=f_numbers[1],
-        coc_scale=kappa * f_numbers[0],
+        coc_scale=curve.kappa * f_numbers[0],
         min_depth=low / DEPTH_MARGIN,
         max_depth=high * DEPTH_MARGIN,
         psf=psf,
         coc_uncertainty=round(residual, 4),
-        focus_blur=round(blur, 4),
+        focus_blur=round(curve.blur, 4),
+        coc_field=round(curve.field, 4),
         **depths.prior(),
     )
     return Calibration(
-        lens, kappa, float(spread[0]), float(spread[1]), residual, samples, (len(np.unique(samples.pair)), count)
+        lens=lens,
+        kappa=curve.kappa,
+        kappa_sigma=float(spread[0]),
+        focus_sigma=float(spread[1]),
+        field_sigma=float(spread[3]),
+        residual_px=residual,
+        samples=samples,
+        pairs=(len(np.unique(samples.pair)), count),
     )
 
 
@@ -187,8 +233,8 @@ def plot_calibration(calibration: Calibration, path: str | Path) -> None:
     axes = figure.add_subplot()
     axes.scatter(samples.depth, samples.coc, s=2.0 * np.sqrt(samples.weight), alpha=0.4, label="measured")
     z = np.geomspace(lens.min_depth, lens.max_depth, 400)
-    curve = _curve(z, calibration.kappa, lens.focus_distance, lens.focus_blur)
-    axes.plot(z, curve, "k", label=f"{calibration.kappa:.2f} px · |1 − {lens.focus_distance:.2f} m / z|")
+    curve = Curve(calibration.kappa, lens.focus_distance, lens.focus_blur, lens.coc_field)
+    axes.plot(z, curve.coc(z), "k", label=f"{calibration.kappa:.2f} px · |1 − {lens.focus_distance:.2f} m / z|")
     axes.plot(z, lens.coc(z, lens.f_number_deep), "k:", label=f"the same at F/{lens.f_number_deep:g}")
     axes.set(xscale="log", xlabel="depth, m", ylabel=f"CoC at F/{lens.f_number_shallow:g}, px", title=lens.name)
     axes.set_ylim(0.0, 1.1 * float(samples.coc.max()))
@@ -198,7 +244,7 @@ def plot_calibration(calibration: Calibration, path: str | Path) -> None:
 
 
 def _pool(energies: Image, usable: Image, depth: Image, cocs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Samples (depth, CoC, patches) of one pair, (n, 3)."""
+    """Samples (depth, CoC, patches, field) of one pair, (n, 4)."""
     grid = usable.shape
     known = np.where(np.isfinite(depth) & (depth > 0), depth, 0.0).astype(np.float32)
     padded = cv2.copyMakeBorder(
@@ -213,8 +259,10 @@ def _pool(energies: Image, usable: Image, depth: Image, cocs: NDArray[np.float64
     logs = np.log(energies + np.float32(NOISE_ENERGY))
     contrast = logs.mean(axis=0) - logs.min(axis=0)
     good = (nearest > 0) & (farthest < MAX_DEPTH_SPREAD * nearest) & (contrast > MIN_CONTRAST) & (usable > 0.95)
-    bins = np.floor(np.log(z[good]) / DEPTH_BIN).astype(int)
-    logs, z = logs[:, good], z[good]
+    field = field_radius(grid) ** 2
+    rings = np.searchsorted(np.quantile(field, np.arange(1, RINGS) / RINGS), field[good])
+    logs, z, field = logs[:, good], z[good], field[good]
+    bins = np.floor(np.log(z) / DEPTH_BIN).astype(int) * RINGS + rings
     found = []
     for number in np.unique(bins):
         members = bins == number
@@ -225,8 +273,9 @@ def _pool(energies: Image, usable: Image, depth: Image, cocs: NDArray[np.float64
         best = int(np.argmin(cost))
         if best == len(cocs) - 1:
             continue
-        found.append((float(np.median(z[members])), _vertex(cocs, cost, best), float(members.sum())))
-    return np.array(found, np.float64).reshape(-1, 3)
+        depth_of_bin, field_of_bin = float(np.median(z[members])), float(field[members].mean())
+        found.append((depth_of_bin, _vertex(cocs, cost, best), float(members.sum()), field_of_bin))
+    return np.array(found, np.float64).reshape(-1, 4)
 
 
 def _vertex(x: NDArray[np.float64], y: NDArray[np.floating], best: int) -> float:
@@ -237,47 +286,41 @@ def _vertex(x: NDArray[np.float64], y: NDArray[np.floating], best: int) -> float
     return float(np.clip(-b / (2.0 * a), x[best - 1], x[best + 1])) if a > 0 else float(x[best])
 
 
-def _curve(depth: NDArray[np.float64], kappa: float, focus: float, blur: float) -> NDArray[np.float64]:
-    return np.hypot(kappa * (1.0 - focus / depth), blur)
-
-
-def _fit(samples: Samples, start: tuple[float, float, float] | None) -> tuple[float, float, float]:
-    """κ, z_f and b by robust least squares, from `start` or from the best of a range of focus distances."""
+def _fit(samples: Samples, start: Curve | None) -> Curve:
+    """The curve by robust least squares, from `start` or from the best of a range of focus distances."""
     weight = samples.weight**0.25  # samples of a pair share errors: many patches count for little more than few
+    scale = SAMPLE_ERROR * float(np.median(weight))
 
     def residuals(p: NDArray[np.float64]) -> NDArray[np.float64]:
-        return weight * (samples.coc - _curve(samples.depth, math.exp(p[0]), math.exp(p[1]), p[2]))
+        curve = Curve(math.exp(p[0]), math.exp(p[1]), p[2], p[3])
+        misfit = weight * (samples.coc - curve.coc(samples.depth, samples.field))
+        return np.append(misfit, scale * p[3] / FIELD_SIGMA)
 
     starts = [start] if start else []
     if not starts:
         for focus in np.geomspace(0.5 * samples.depth.min(), 1.5 * samples.depth.max(), 16):
             shape = np.abs(1.0 - focus / samples.depth)
             kappa = float(np.median(samples.coc / np.maximum(shape, 0.05)))
-            starts.append((min(max(kappa, 0.1), 500.0), float(focus), 0.1))
-    scale = SAMPLE_ERROR * float(np.median(weight))
+            starts.append(Curve(min(max(kappa, 0.1), 500.0), float(focus), 0.1, 0.0))
     near, far = math.log(samples.depth.min() / FOCUS_REACH), math.log(samples.depth.max() * FOCUS_REACH)
-    bounds = ((math.log(1e-3), near, 0.0), (math.log(1e3), far, math.inf))
-    fits = [
-        least_squares(residuals, (math.log(k), math.log(z), b), bounds=bounds, loss="cauchy", f_scale=scale)
-        for k, z, b in starts
-    ]
+    bounds = ((math.log(1e-3), near, 0.0, -0.9), (math.log(1e3), far, math.inf, 9.0))
+    fits = []
+    for curve in starts:
+        first = (math.log(curve.kappa), math.log(curve.focus), curve.blur, curve.field)
+        fits.append(least_squares(residuals, first, bounds=bounds, loss="cauchy", f_scale=scale))
     best = min(fits, key=lambda fit: float(fit.cost)).x
-    return math.exp(best[0]), math.exp(best[1]), float(best[2])
+    return Curve(math.exp(best[0]), math.exp(best[1]), float(best[2]), float(best[3]))
 
 
-def _bootstrap(samples: Samples, start: tuple[float, float, float], random: np.random.Generator) -> NDArray[np.float64]:
-    """Standard deviations of κ, z_f and b over resamplings of the pairs; inf where there is one pair only."""
+def _bootstrap(samples: Samples, start: Curve, random: np.random.Generator) -> NDArray[np.float64]:
+    """Standard deviations of the curve's numbers over resamplings of the pairs; inf where there is one pair only."""
     members = [np.flatnonzero(samples.pair == pair) for pair in np.unique(samples.pair)]
     if len(members) < 2:
-        return np.full(3, math.inf)
+        return np.full(4, math.inf)
     fits = []
     for _ in range(BOOTSTRAPS):
         chosen = np.concatenate([members[i] for i in random.integers(len(members), size=len(members))])
-        fits.append(
-            _fit(
-                Samples(samples.depth[chosen], samples.coc[chosen], samples.weight[chosen], samples.pair[chosen]), start
-            )
-        )
+        fits.append(_fit(samples[chosen], start).array())
     return np.std(fits, axis=0)
 
 
