@@ -17,6 +17,7 @@ app = typer.Typer(
     name="dfd", help="Depth from defocus: run the vehicle, calibrate its lens, score what it saw.", no_args_is_help=True
 )
 DEFAULT_DURATION = 20.0  # seconds
+LENS_TABLE_ROWS = 12
 # Tables need more than the 80 columns that rich gives to files and pipes.
 console = Console() if sys.stdout.isatty() else Console(width=120)
 
@@ -82,6 +83,34 @@ def calibrate(
     plot_calibration(calibration, picture)
     console.print(calibration.describe())
     console.print(f"written: {out} and {picture}")
+
+
+@app.command()
+def lens(
+    file: Annotated[Path, typer.Argument(help="lens file")],
+    focus: Annotated[float, typer.Option(help="focused at another distance, metres; 0: as it is", min=0.0)] = 0.0,
+) -> None:
+    """Print what a lens can measure: its working range, and blur and depth error by distance."""
+    import numpy as np
+
+    from dfd_ros.optics.lens_file import load_lens
+
+    lens = load_lens(file)
+    if focus:
+        lens = lens.refocused(focus)
+    console.print(lens.describe(), highlight=False)
+    limits = {"depth of field": lens.depth_of_field(), "depth of field, deep": lens.depth_of_field(lens.f_number_deep)}
+    for name, (near, far) in {**limits, "dead zone": lens.dead_zone()}.items():
+        console.print(f"{name}: {near:.3g} to {far:.3g} m (1 px of blur)", highlight=False)
+    console.print(f"hyperfocal distance: {lens.hyperfocal_distance():.3g} m (1 px of blur)", highlight=False)
+    table = Table()
+    for column in ("depth, m", "CoC, px", "deep CoC, px", "error, m", "error, %"):
+        table.add_column(column, justify="right")
+    for z in np.geomspace(lens.min_depth, lens.max_depth, LENS_TABLE_ROWS):
+        error = float(lens.depth_error(z))
+        figures = (z, lens.coc(z), lens.coc(z, lens.f_number_deep), error, 100.0 * error / z)
+        table.add_row(*(f"{float(figure):.3g}" for figure in figures))
+    console.print(table)
 
 
 @app.command()

@@ -11,7 +11,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from dfd_ros.cli import app
 from dfd_ros.errors import InputError
 from dfd_ros.optics.lens import Lens, field_radius
 from dfd_ros.optics.lens_file import load_lens, save_lens
@@ -248,3 +250,15 @@ def test_bad_lens_files_are_named(tmp_path: Path, text: str, complaint: str) -> 
 def test_impossible_lenses_are_refused(change: dict) -> None:
     with pytest.raises(InputError, match="lens 'test'"):
         replace(LENS, **change)
+
+
+def test_the_command_line_judges_a_lens(tmp_path: Path) -> None:
+    save_lens(LENS, tmp_path / "lens.yaml")
+    runner = CliRunner()
+    plain = runner.invoke(app, ["lens", str(tmp_path / "lens.yaml")])
+    assert plain.exit_code == 0
+    assert "5 % or better from 5 to 23" in plain.output.replace("\n", " ")
+    near, far = LENS.dead_zone()
+    assert f"dead zone: {near:.3g} to {far:.3g} m" in plain.output
+    refused = runner.invoke(app, ["lens", str(tmp_path / "lens.yaml"), "--focus", "0.05"])
+    assert isinstance(refused.exception, InputError)

@@ -216,21 +216,26 @@ class Lens:
         """
         return self.depth_of_field(self.f_number_effective, least_coc)
 
-    def depth_error(self, depth: ArrayLike, coc_error: float = COC_ERROR) -> Any:
+    @property
+    def coc_error(self) -> float:
+        """Error to expect of a CoC, pixels (standard deviation): that on good texture and of the lens's own model."""
+        return math.hypot(COC_ERROR, self.coc_uncertainty)
+
+    def depth_error(self, depth: ArrayLike, coc_error: float | None = None) -> Any:
         """Depth error in metres that an error of `coc_error` pixels in the CoC makes at `depth`: dc · |dz/dc|.
 
         dz = dc · z² · N (z_f − f) p / (f² z_f), N being the effective f-number of the pair.
         """
+        if coc_error is None:
+            coc_error = self.coc_error
         return coc_error * _values(depth) ** 2 / (self._scale(self.f_number_effective) * self.focus_distance)
 
     def working_range(self, relative_error: float = 0.05, coc_error: float | None = None) -> tuple[float, float] | None:
         """Near and far limit in metres, within [min_depth, max_depth], of `relative_error` or better.
 
-        Depths nearer than the focus share their blur with farther ones, so the range begins at the focus; `coc_error`
-        is that on good texture and of the lens's own model unless given. None where no depth reaches the error.
+        Depths nearer than the focus share their blur with farther ones, so the range begins at the focus. None where
+        no depth reaches the error.
         """
-        if coc_error is None:
-            coc_error = math.hypot(COC_ERROR, self.coc_uncertainty)
         # The error grows with z², so the relative error with z.
         far = min(relative_error / float(self.depth_error(1.0, coc_error)), self.max_depth)
         near = max(self.min_depth, self.focus_distance)
