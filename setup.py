@@ -5,6 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "dfd_ros"
+# What compiles the CUDA kernels, for any GPU and on machines without one.
+CUDA = ["cuda-bindings>=13", "nvidia-cuda-nvrtc>=13"]
 
 
 def files_below(folder: str) -> list[tuple[str, list[str]]]:
@@ -24,6 +26,7 @@ setup(
     maintainer="dfd_ros maintainers",
     maintainer_email="maintainers@dfd-ros.invalid",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={f"{NAME}.optics.kernels": ["*.cu"]},
     python_requires=">=3.11",
     install_requires=[
         "matplotlib>=3.6",
@@ -37,7 +40,6 @@ setup(
         "rosbags>=0.10",
         "scikit-image>=0.22",
         "scipy>=1.11",
-        "threadpoolctl>=3",
         "threadpoolctl>=3.1",
         "typer>=0.9",
     ],
@@ -50,7 +52,10 @@ setup(
             "ros-kilted-rmw-fastrtps-cpp",
             "ros-kilted-sensor-msgs",
         ],
-        "test": ["hypothesis>=6", "mypy>=1.10", "pytest>=8", "ruff>=0.6"],
+        # The PSF layer and what is trained through it.
+        "torch": ["torch>=2.5"],
+        "cuda": CUDA,
+        "test": ["torch>=2.5", "hypothesis>=6", "mypy>=1.10", "pytest>=8", "ruff>=0.6", *CUDA],
     },
     entry_points={
         "console_scripts": ["dfd = dfd_ros.cli:main"],
