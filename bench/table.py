@@ -33,13 +33,17 @@ class Row:
     met: bool = True
 
 
-def report(title: str, measure: Callable[[], list[Row]]) -> None:
-    """Measure, print, and exit with 1 where a promise is not kept."""
+def report(title: str, measure: Callable[[], list[Row]], draw: Callable[[str], None] | None = None) -> None:
+    """Measure, print, and exit with 1 where a promise is not kept; `--plot FILE` then draws, if there is a `draw`."""
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
-    as_json = parser.parse_args().json
+    if draw:
+        parser.add_argument("--plot", metavar="FILE", help="draw a figure of it (PNG, PDF or SVG by its suffix)")
+    arguments = parser.parse_args()
     rows = measure()
-    if as_json:
+    if draw and arguments.plot:
+        draw(arguments.plot)
+    if arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:
         table = Table(title=title, title_justify="left")

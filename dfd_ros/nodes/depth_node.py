@@ -35,17 +35,26 @@ class DepthParameters:
     backend: str = parameter(
         "auto", "what estimates depth; auto takes the best there is and says which", choices=("auto", "classical")
     )
-    hypotheses: int = parameter(16, "blur hypotheses of the classical estimator", minimum=4, maximum=128)
+    hypotheses: int = parameter(
+        EstimatorSettings.hypotheses, "blur hypotheses of the classical estimator", minimum=4, maximum=128
+    )
     window: float = parameter(
-        6.0, "standard deviation of its window, over which it gathers evidence", unit="px", minimum=1.0, maximum=50.0
+        EstimatorSettings.window,
+        "standard deviation of its window, over which it gathers evidence",
+        unit="px",
+        minimum=1.0,
+        maximum=50.0,
     )
     noise: float = parameter(
-        0.004, "standard deviation of the camera's noise at white, as a share of white", minimum=1e-5, maximum=0.5
+        EstimatorSettings.noise,
+        "standard deviation of the camera's noise at white, as a share of white",
+        minimum=1e-5,
+        maximum=0.5,
     )
     min_confidence: float = parameter(
         0.0, "depth below it is published as NaN (unknown)", minimum=0.0, maximum=1.0, live=True
     )
-    threads: int = parameter(1, "of the classical estimator", minimum=1, maximum=64)
+    threads: int = parameter(EstimatorSettings.threads, "of the classical estimator", minimum=1, maximum=64)
 
 
 class DepthNode(DfdNode[DepthParameters]):

@@ -180,7 +180,7 @@ def fit_coc_curve(
         if depth.shape != projection.shape:
             raise InputError(f"calibration pair {index}: expected depth of shape {projection.shape}, got {depth.shape}")
         energies, usable = projection(shallow, deep)
-        found = _pool(energies, usable, depth, cocs)
+        found = _pool(energies.sum(axis=0), usable, depth, cocs)
         gathered.append(np.column_stack([found, np.full(len(found), index)]))
         depths.add(depth)
         count = index + 1

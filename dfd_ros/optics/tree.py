@@ -20,88 +20,121 @@ from dfd_ros.errors import InputError
 
 Field = NDArray[np.float32]
 
+_TOGETHER = 8
+"""Rows or columns that are worked on in turn: one waits for its sum while another adds, and all stay in cache."""
 
-@nb.njit(cache=True, fastmath=True, nogil=True)
-def _send(evidence, message, prior, jump, falling, rising, ends, scratch, out):  # type: ignore[no-untyped-def]
-    """Message over one edge: label k takes from k − 1 with `rising`, from k + 1 with `falling`, else stays.
 
-    `ends` are the probabilities to stay of the first and the last label, which cannot leave the range.
+@nb.njit(cache=True, fastmath=True, nogil=True, error_model="numpy", inline="always")
+def _start(evidence, y, x, prior, belief, b):  # type: ignore[no-untyped-def]
+    """The belief of the first cell, its evidence, between two zeros; returns its mean under the prior."""
+    total = np.float32(1e-30)
+    for k in range(evidence.shape[2]):
+        value = evidence[y, x, k]
+        belief[b, k + 1] = value
+        total += value * prior[y, k]
+    return total
+
+
+@nb.njit(cache=True, fastmath=True, nogil=True, error_model="numpy", inline="always")
+def _step(evidence, y, x, prior, jump, total, drift, ends, belief, a, b):  # type: ignore[no-untyped-def]
+    """belief[b] = evidence · message from belief[a], of mean `total`; returns its mean.
+
+    In the message label k takes from k − 1 with drift[1], from k + 1 with drift[0], else stays. The first and the last
+    label cannot leave the range: they stay by `ends` more.
     """
-    last = evidence.shape[0] - 1
-    total = np.float32(0.0)
-    for k in range(last + 1):
-        scratch[k] = evidence[k] * message[k]
-        total += scratch[k] * prior[k]
-    gain = (np.float32(1.0) - jump) / max(total, np.float32(1e-30))
-    rise, fall = gain * rising, gain * falling
+    last = evidence.shape[2] - 1
+    gain = (np.float32(1.0) - jump) / total
+    fall, rise = gain * drift[0], gain * drift[1]
     stay = gain - rise - fall
-    for k in range(1, last):
-        out[k] = stay * scratch[k] + rise * scratch[k - 1] + fall * scratch[k + 1] + jump
-    out[0] = gain * ends[0] * scratch[0] + fall * scratch[1] + jump
-    out[last] = gain * ends[1] * scratch[last] + rise * scratch[last - 1] + jump
+    mean = np.float32(1e-30)
+    for k in range(last + 1):
+        message = stay * belief[a, k + 1] + rise * belief[a, k] + fall * belief[a, k + 2] + jump
+        value = evidence[y, x, k] * message
+        belief[b, k + 1] = value
+        mean += value * prior[y, k]
+    first_extra = gain * ends[0] * belief[a, 1] * evidence[y, x, 0]
+    last_extra = gain * ends[1] * belief[a, last + 1] * evidence[y, x, last]
+    belief[b, 1] += first_extra
+    belief[b, last + 1] += last_extra
+    return mean + first_extra * prior[y, 0] + last_extra * prior[y, last]
 
 
-@nb.njit(cache=True, fastmath=True, nogil=True)
-def _along_rows(evidence, prior, jump, drift, forward, backward, scratch):  # type: ignore[no-untyped-def]
-    """Messages into every cell from the left (`forward`) and from the right (`backward`), each (H, W, K)."""
-    height, width, _ = evidence.shape
-    ends = (np.float32(1.0) - drift, np.float32(1.0) - drift)
-    for y in range(height):
-        e, p = evidence[y], prior[y]
-        forward[y, 0] = np.float32(1.0)
-        backward[y, width - 1] = np.float32(1.0)
+@nb.njit(cache=True, fastmath=True, nogil=True, error_model="numpy", inline="always")
+def _meet(evidence, y, x, forward, a, backward, b, out):  # type: ignore[no-untyped-def]
+    """Both beliefs hold the evidence: out = forward · backward / evidence."""
+    for k in range(evidence.shape[2]):
+        out[y, x, k] = forward[a, k + 1] * backward[b, k + 1] / evidence[y, x, k]
+
+
+@nb.njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def _along_rows(evidence, prior, jump, drift, forward, out):  # type: ignore[no-untyped-def]
+    """Evidence times the messages from the left and the right; `out` may be the evidence, `forward` is work space."""
+    height, width, count = evidence.shape
+    backward, total = np.zeros((2 * _TOGETHER, count + 2), np.float32), np.empty(_TOGETHER, np.float32)
+    both = (drift, drift)
+    for top in range(0, height, _TOGETHER):
+        rows = min(_TOGETHER, height - top)
+        for i in range(rows):
+            total[i] = _start(evidence, top + i, 0, prior, forward, i)
         for x in range(1, width):
-            _send(e[x - 1], forward[y, x - 1], p, jump[y, x - 1], drift, drift, ends, scratch, forward[y, x])
-        for x in range(width - 2, -1, -1):
-            _send(e[x + 1], backward[y, x + 1], p, jump[y, x], drift, drift, ends, scratch, backward[y, x])
+            for i in range(rows):
+                y, b = top + i, x * _TOGETHER + i
+                total[i] = _step(evidence, y, x, prior, jump[y, x - 1], total[i], both, both, forward, b - _TOGETHER, b)
+        for i in range(rows):
+            y, x = top + i, width - 1
+            total[i] = _start(evidence, y, x, prior, backward, (x % 2) * _TOGETHER + i)
+        for x in range(width - 1, -1, -1):
+            here, there = (x % 2) * _TOGETHER, ((x + 1) % 2) * _TOGETHER
+            for i in range(rows):
+                y = top + i
+                if x < width - 1:
+                    total[i] = _step(
+                        evidence, y, x, prior, jump[y, x], total[i], both, both, backward, there + i, here + i
+                    )
+                _meet(evidence, y, x, forward, x * _TOGETHER + i, backward, here + i, out)
 
 
-@nb.njit(cache=True, fastmath=True, nogil=True)
-def _along_columns(evidence, prior, jump, falling, rising, forward, backward, scratch):  # type: ignore[no-untyped-def]
-    """Messages from above (`forward`) and below; going down, labels rise with `rising`, fall with `falling`."""
-    height, width, _ = evidence.shape
-    ends = (np.float32(1.0) - rising, np.float32(1.0) - falling)
-    forward[0] = np.float32(1.0)
-    backward[height - 1] = np.float32(1.0)
-    for y in range(1, height):
-        e, p, j = evidence[y - 1], prior[y - 1], jump[y - 1]
-        for x in range(width):
-            _send(e[x], forward[y - 1, x], p, j[x], falling, rising, ends, scratch, forward[y, x])
-    for y in range(height - 2, -1, -1):
-        e, p, j = evidence[y + 1], prior[y + 1], jump[y]
-        for x in range(width):
-            _send(e[x], backward[y + 1, x], p, j[x], rising, falling, ends, scratch, backward[y, x])
+@nb.njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def _along_columns(evidence, prior, jump, falling, rising, forward, out):  # type: ignore[no-untyped-def]
+    """The same from above and below; going down, labels rise with `rising` and fall with `falling`."""
+    height, width, count = evidence.shape
+    backward, total = np.zeros((2 * _TOGETHER, count + 2), np.float32), np.empty(_TOGETHER, np.float32)
+    down, up = (falling, rising), (rising, falling)
+    for left in range(0, width, _TOGETHER):
+        columns = min(_TOGETHER, width - left)
+        for i in range(columns):
+            total[i] = _start(evidence, 0, left + i, prior, forward, i)
+        for y in range(1, height):
+            for i in range(columns):
+                x, b = left + i, y * _TOGETHER + i
+                total[i] = _step(evidence, y, x, prior, jump[y - 1, x], total[i], down, down, forward, b - _TOGETHER, b)
+        for i in range(columns):
+            x, y = left + i, height - 1
+            total[i] = _start(evidence, y, x, prior, backward, (y % 2) * _TOGETHER + i)
+        for y in range(height - 1, -1, -1):
+            here, there = (y % 2) * _TOGETHER, ((y + 1) % 2) * _TOGETHER
+            for i in range(columns):
+                x = left + i
+                if y < height - 1:
+                    total[i] = _step(
+                        evidence, y, x, prior, jump[y, x], total[i], up, down, backward, there + i, here + i
+                    )
+                _meet(evidence, y, x, forward, y * _TOGETHER + i, backward, here + i, out)
 
 
-@nb.njit(cache=True, fastmath=True, nogil=True)
-def _multiply(a, b, c, out):  # type: ignore[no-untyped-def]
-    """out = a · b · c, each label's row scaled to a maximum of 1."""
-    height, width, labels = a.shape
+@nb.njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def _marginals(a, b, prior, out):  # type: ignore[no-untyped-def]
+    """Normalised geometric mean of both combs' beliefs, times the prior."""
+    height, width, count = out.shape
     for y in range(height):
         for x in range(width):
-            top = np.float32(1e-30)
-            for k in range(labels):
-                out[y, x, k] = a[y, x, k] * b[y, x, k] * c[y, x, k]
-                top = max(top, out[y, x, k])
-            scale = np.float32(1.0) / top
-            for k in range(labels):
-                out[y, x, k] *= scale
-
-
-@nb.njit(cache=True, fastmath=True, nogil=True)
-def _marginals(teeth_a, spine_a, teeth_b, spine_b, prior, out):  # type: ignore[no-untyped-def]
-    """Normalised geometric mean of both combs' marginals; spines are (forward, backward) messages."""
-    height, width, labels = out.shape
-    for y in range(height):
-        for x in range(width):
-            total = np.float32(0.0)
-            for k in range(labels):
-                a = teeth_a[y, x, k] * spine_a[0, y, x, k] * spine_a[1, y, x, k]
-                b = teeth_b[y, x, k] * spine_b[0, y, x, k] * spine_b[1, y, x, k]
-                out[y, x, k] = np.sqrt(a) * np.sqrt(b) * prior[y, k]
-                total += out[y, x, k]
-            scale = np.float32(1.0) / max(total, np.float32(1e-30))
-            for k in range(labels):
+            total = np.float32(1e-30)
+            for k in range(count):
+                value = np.sqrt(a[y, x, k]) * np.sqrt(b[y, x, k]) * prior[y, k]
+                out[y, x, k] = value
+                total += value
+            scale = np.float32(1.0) / total
+            for k in range(count):
                 out[y, x, k] *= scale
 
 
@@ -112,10 +145,8 @@ class CombMarginals:
         if shape[2] < 3:
             raise InputError(f"label field: expected at least 3 labels, got {shape[2]}")
         self.shape = shape
-        self._rows, self._columns = np.empty((2, *shape), np.float32), np.empty((2, *shape), np.float32)
         self._with_rows, self._with_columns = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        self._scratch = np.empty(shape[2], np.float32)
-        self.marginals = np.empty(shape, np.float32)
+        self._messages = np.zeros((_TOGETHER * max(shape[:2]), shape[2] + 2), np.float32)
 
     def __call__(
         self, evidence: Field, prior: Field, jump_x: Field, jump_y: Field, drift: float, rising: float, falling: float
@@ -130,12 +161,11 @@ class CombMarginals:
             rising, falling: Probability that it rises, falls, by one to the next lower row.
         """
         side, up, down = np.float32(drift), np.float32(rising), np.float32(falling)
-        rows, columns, scratch = self._rows, self._columns, self._scratch
-        _along_rows(evidence, prior, jump_x, side, rows[0], rows[1], scratch)
-        _along_columns(evidence, prior, jump_y, down, up, columns[0], columns[1], scratch)
-        _multiply(evidence, rows[0], rows[1], self._with_rows)
-        _multiply(evidence, columns[0], columns[1], self._with_columns)
-        _along_columns(self._with_rows, prior, jump_y, down, up, columns[0], columns[1], scratch)
-        _along_rows(self._with_columns, prior, jump_x, side, rows[0], rows[1], scratch)
-        _marginals(self._with_rows, columns, self._with_columns, rows, prior, self.marginals)
-        return self.marginals
+        teeth, other, messages = self._with_rows, self._with_columns, self._messages
+        _along_rows(evidence, prior, jump_x, side, messages, teeth)
+        _along_columns(evidence, prior, jump_y, down, up, messages, other)
+        # The teeth's beliefs are the evidence on the spine.
+        _along_columns(teeth, prior, jump_y, down, up, messages, teeth)
+        _along_rows(other, prior, jump_x, side, messages, other)
+        _marginals(teeth, other, prior, other)
+        return other
