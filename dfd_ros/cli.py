@@ -114,6 +114,32 @@ def lens(
 
 
 @app.command()
+def colorize(
+    image: Annotated[Path, typer.Argument(help="picture: JPEG or PNG")],
+    points: Annotated[Path, typer.Argument(help="sweep: KITTI's .bin, or .npy or .npz of (N, 3) and more")],
+    calib: Annotated[Path, typer.Argument(help="KITTI's calib .txt, or .yaml with camera and camera_from_lidar")],
+    out: Annotated[Path, typer.Option(help="folder for <image>_dense.png, _depth.png and _depth.npz")] = Path(),
+    method: Annotated[str, typer.Option(help="how dense depth is found; exact or fast")] = "exact",
+    plain: Annotated[bool, typer.Option("--plain", help="the toolbox's method: depth, not 1/z; no culling")] = False,
+    min_confidence: Annotated[float, typer.Option(help="leave out depth below it", min=0.0, max=1.0)] = 0.0,
+) -> None:
+    """Make one LiDAR sweep dense against its picture: the picture of it, the depth, and the numbers."""
+    from dfd_ros.data.lidar_frame import load_frame
+    from dfd_ros.lidar.colorize import ColorizeSettings
+    from dfd_ros.scoring.colorization import colorize_frame, save_colorization
+
+    settings = ColorizeSettings(method=method, inverse_depth=not plain, robust=not plain, min_confidence=min_confidence)
+    colorization = colorize_frame(load_frame(image, points, calib), settings, cull=not plain)
+    table = Table()
+    for column in ("", "value"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, value in colorization.figures().items():
+        table.add_row(name, value)
+    console.print(table)
+    console.print("written: " + ", ".join(map(str, save_colorization(colorization, out))), highlight=False)
+
+
+@app.command()
 def score(
     bag: Annotated[Path, typer.Argument(help="a bag with depth and ground truth")],
     out: Annotated[str, typer.Option(help="folder for summary.json and panel.png; default: only the table")] = "",

@@ -6,7 +6,7 @@ the centre of the top left pixel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from dfd_ros.errors import InputError
 
 FloatArray = NDArray[np.floating]
+# Files write rotations with some four digits, and products of them are rounded a few times over.
+_ROTATION_TOLERANCE = 5e-3
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,71 @@ class Camera:
         """(height, width)."""
         return self.height, self.width
 
+    def cropped(self, column: int, row: int, width: int, height: int) -> Camera:
+        """The camera of a part of its images (a region of interest): `column`, `row` is the part's top left pixel.
+
+        Raises:
+            InputError: The part does not lie in the image.
+        """
+        if not (0 <= column and 0 <= row and column + width <= self.width and row + height <= self.height):
+            raise InputError(
+                f"camera: expected a region of interest within {self.width}x{self.height}, "
+                f"got {width}x{height} at ({column}, {row})"
+            )
+        return replace(self, width=width, height=height, cx=self.cx - column, cy=self.cy - row)
+
+    def resized(self, width: int, height: int) -> Camera:
+        """The camera of its images resized, or binned, to width x height; distortion stays, it is of rays.
+
+        The image's edges stay where they are, so pixel centres go from u to (u + 1/2) · width / self.width - 1/2, as
+        in cv2.resize and where a sensor adds up the light of neighbouring pixels.
+        """
+        return self._scaled(width / self.width, height / self.height, width, height)
+
+    def binned(self, columns: int, rows: int) -> Camera:
+        """The camera of its images with columns x rows pixels made one; what is left over at the right and below goes.
+
+        Raises:
+            InputError: Less than one pixel is binned, or less than one is left.
+        """
+        if columns < 1 or rows < 1:
+            raise InputError(f"camera: expected binning of 1 pixel or more, got {columns}x{rows}")
+        return self._scaled(1.0 / columns, 1.0 / rows, self.width // columns, self.height // rows)
+
+    def for_image(
+        self, shape: tuple[int, int], roi: tuple[int, int, int, int] | None = None, binning: tuple[int, int] = (1, 1)
+    ) -> Camera:
+        """The camera of an image of `shape` (height, width) that this one took.
+
+        This camera is the sensor's at full resolution, as ROS's CameraInfo describes it; the image is a region of
+        interest of it (before binning; column, row, width, height; None: all), then binned (columns, rows). Where the
+        image is not of the size that this gives, it must be an exact rescale of it.
+
+        Raises:
+            InputError: It is none of these.
+        """
+        taken = (self.cropped(*roi) if roi else self).binned(*binning)
+        height, width = shape
+        if taken.shape == (height, width):
+            return taken
+        if height > 0 and width * taken.height == height * taken.width:
+            return taken.resized(width, height)
+        described = f"{self.width}x{self.height}"
+        if taken.shape != self.shape:
+            described += f", cropped and binned {taken.width}x{taken.height},"
+        raise InputError(f"camera: expected an image of {described} or an exact rescale of it, got {width}x{height}")
+
+    def _scaled(self, across: float, down: float, width: int, height: int) -> Camera:
+        return replace(
+            self,
+            width=width,
+            height=height,
+            fx=self.fx * across,
+            fy=self.fy * down,
+            cx=(self.cx + 0.5) * across - 0.5,
+            cy=(self.cy + 0.5) * down - 0.5,
+        )
+
     def rays(self) -> NDArray[np.float32]:
         """Directions through the undistorted pixel centres, (H, W, 3), with z = 1."""
         u = (np.arange(self.width, dtype=np.float32) - self.cx) / self.fx
@@ -61,7 +128,11 @@ class Camera:
 
 @dataclass(frozen=True)
 class Transform:
-    """A rigid transform `target_from_source`: x_target = rotation @ x_source + translation (metres)."""
+    """A rigid transform `target_from_source`: x_target = rotation @ x_source + translation (metres).
+
+    Raises:
+        InputError: The shapes are others, a number is not finite, or `rotation` is not a rotation.
+    """
 
     rotation: NDArray[np.float64] = field(default_factory=lambda: np.eye(3))
     translation: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
@@ -70,6 +141,13 @@ class Transform:
         if self.rotation.shape != (3, 3) or self.translation.shape != (3,):
             raise InputError(
                 f"a transform needs a 3x3 rotation and a 3-vector, got {self.rotation.shape} and {self.translation.shape}"
+            )
+        if not np.isfinite(self.translation).all():
+            raise InputError(f"a transform's translation must be finite, got {self.translation.tolist()}")
+        off = np.abs(self.rotation @ self.rotation.T - np.eye(3)).max()
+        if not (off <= _ROTATION_TOLERANCE and np.linalg.det(self.rotation) > 0.0):
+            raise InputError(
+                f"a transform's rotation must be orthonormal and right-handed, got {self.rotation.tolist()}"
             )
 
     def apply(self, points: FloatArray) -> FloatArray:

@@ -201,13 +201,13 @@ def test_a_real_sweep_projects_and_its_held_out_returns_come_back() -> None:
     frame = KittiFrames(SHARED / "kitti").load(0)
     sparse = project(frame.points[:, :3], frame.camera_from_lidar, frame.camera)
     assert sparse.in_view > 15_000
-    assert 0.002 < sparse.occluded / sparse.in_view < 0.05
+    assert 0.002 < sparse.occluded / sparse.in_view < 0.08  # bushes and windows before walls
     # A window around the picture's middle, where there are returns, keeps this quick.
     window = np.s_[170:330, 400:800]
     depth = sparse.depth[window]
     grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)[window].astype(np.float32) / 255
     held_out = np.isfinite(depth) & (np.random.default_rng(0).random(depth.shape) < 0.2)
-    dense = colorize(grey, np.where(held_out, np.nan, depth))
+    dense = colorize(grey, np.where(held_out, np.nan, depth)).depth
     assert lidar_field(depth).mean() > 0.9
     assert np.mean(abs(dense - depth)[held_out] / depth[held_out]) < 0.05
 

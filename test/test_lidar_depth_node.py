@@ -9,8 +9,8 @@ from std_msgs.msg import Header
 
 from dfd_ros.data.image_messages import image_view
 from dfd_ros.geometry import Camera
-from dfd_ros.lidar.colorize import colorize
-from dfd_ros.nodes.clouds import cloud_message
+from dfd_ros.lidar.colorize import ColorizeSettings, colorize
+from dfd_ros.nodes.clouds import cloud_message, points_array
 from dfd_ros.nodes.convert import image_message, info_from_camera, time_message
 from dfd_ros.nodes.lidar_depth_node import LidarDepthNode
 
@@ -77,7 +77,7 @@ def test_dense_depth_is_the_colorization_of_the_sparse_one(lidar):
     assert wait_until(lambda: lidar.dense)
     sparse = image_view(lidar.sparse[0], "sparse")
     grey = np.float32(PICTURE @ [0.299, 0.587, 0.114]).round() / 255
-    np.testing.assert_allclose(image_view(lidar.dense[0], "dense"), colorize(grey, sparse), rtol=0.01)
+    np.testing.assert_allclose(image_view(lidar.dense[0], "dense"), colorize(grey, sparse).depth, rtol=0.01)
 
 
 def test_extrinsics_move_points_of_another_frame(lidar):
@@ -121,8 +121,8 @@ def short():
 @pytest.mark.parametrize(
     ("cloud", "words"),
     [
-        (lambda: without("z"), "expected fields x, y and z, got x, y"),
-        (lambda: PointCloud2(), "expected fields x, y and z, got none"),
+        (lambda: without("z"), "expected fields x, y, z, got x, y"),
+        (lambda: PointCloud2(), "expected fields x, y, z, got none"),
         (all_nan, "of which none is finite"),
         (behind, "expected points in the camera's view"),
         (short, "expected 1x"),
@@ -173,3 +173,41 @@ def test_an_odd_cloud_layout_is_read(lidar):
     send(lidar, cloud)
     assert wait_until(lambda: lidar.dense)
     np.testing.assert_allclose(image_view(lidar.dense[0], "dense"), 5.0, rtol=1e-3)
+
+
+def test_the_method_changes_while_the_node_runs(lidar, capfd):
+    from rclpy.parameter import Parameter
+
+    points = wall()
+    points["z"] += np.linspace(0, 1, len(points), dtype=np.float32)
+    send(lidar, points)
+    assert wait_until(lambda: lidar.dense)
+    assert lidar.node.set_parameters([Parameter("method", value="fast")])[0].successful
+    send(lidar, points)
+    assert wait_until(lambda: len(lidar.dense) > 1)
+    sparse = image_view(lidar.sparse[1], "sparse")
+    grey = np.float32(PICTURE @ [0.299, 0.587, 0.114]).round() / 255
+    expected = colorize(grey, sparse, ColorizeSettings(method="fast")).depth
+    np.testing.assert_allclose(image_view(lidar.dense[1], "dense"), expected, rtol=0.01)
+    assert not lidar.node.set_parameters([Parameter("method", value="magic")])[0].successful
+
+
+def test_confidence_and_a_coloured_cloud_come_with_dense_depth(bench):
+    node = bench.start(LidarDepthNode, guide="pair")
+    confidence = bench.listen(Image, "lidar/confidence")
+    clouds = bench.listen(PointCloud2, "lidar/dense_points")
+    bench.node, bench.points, bench.guide = (
+        node,
+        bench.publisher(PointCloud2, "points"),
+        bench.publisher(ImagePair, "pair"),
+    )
+    assert wait_until(lambda: node._points.get_subscription_count() == 1)
+    send(bench, wall())
+    assert wait_until(lambda: confidence and clouds)
+    trust = image_view(confidence[0], "confidence")
+    assert trust.shape == (48, 64)
+    assert 0.5 < trust.max() <= 1.0
+    dense = points_array(clouds[0])
+    assert (clouds[0].height, clouds[0].width) == (48, 64)
+    assert clouds[0].header.stamp == STAMP
+    np.testing.assert_allclose(dense[:, 2], 5.0, rtol=1e-3)

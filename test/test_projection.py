@@ -1,4 +1,4 @@
-"""LiDAR projection, occlusion culling, extrinsics and the LiDAR's field."""
+"""LiDAR projection, the cameras it goes into, extrinsics and the LiDAR's field."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from dfd_ros.errors import InputError
 from dfd_ros.geometry import Camera, Transform
 from dfd_ros.lidar.calibration import Extrinsics, load_extrinsics, save_extrinsics, transform_from_quaternion
 from dfd_ros.lidar.field import lidar_field, return_spacing
-from dfd_ros.lidar.occlusion import cull_occluded
 from dfd_ros.lidar.projection import project
 
 PINHOLE = Camera(640, 480, 520.0, 510.0, 321.0, 238.0)
@@ -95,6 +94,42 @@ def test_no_points_give_an_empty_image() -> None:
     assert np.isnan(sparse.depth).all()
 
 
+def test_a_point_of_exactly_zero_is_no_return_even_where_the_lidar_is_in_view() -> None:
+    ahead = Transform(VELODYNE_AXES, np.array([0.0, 0.0, 2.0]))
+    points = np.array([[0, 0, 0], [0.5, 0, 0]], np.float32)
+    assert project(points, ahead, PINHOLE).in_view == 1
+
+
+def test_all_points_on_one_pixel_give_one_depth() -> None:
+    sparse = project(np.tile(np.float32([12, 0.3, 0.1]), (50_000, 1)), VEHICLE, PINHOLE)
+    assert sparse.in_view == 50_000
+    assert np.isfinite(sparse.depth).sum() == 1
+
+
+def test_doubles_and_views_of_wider_points_project_the_same() -> None:
+    points = points_ahead(2000)
+    wide = np.zeros((2000, 4), np.float32)
+    wide[:, :3] = points
+    expected = project(points, VEHICLE, PINHOLE).depth
+    np.testing.assert_array_equal(project(points.astype(np.float64), VEHICLE, PINHOLE).depth, expected)
+    np.testing.assert_array_equal(project(wide[:, :3], VEHICLE, PINHOLE).depth, expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(*3 * [st.floats(width=32)]), max_size=30),
+    st.floats(-10, 10),
+    st.floats(-3.1, 3.1),
+)
+def test_whatever_the_points_every_depth_is_positive_or_unknown(points: list, shift: float, turn: float) -> None:
+    rotation = Rotation.from_euler("y", turn).as_matrix() @ VELODYNE_AXES
+    array = np.array(points, np.float32).reshape(-1, 3)
+    sparse = project(array, Transform(rotation, np.array([0.1, shift, -shift])), PINHOLE)
+    returns = np.count_nonzero(np.isfinite(sparse.depth))
+    assert not (sparse.depth <= 0).any()
+    assert returns + sparse.occluded <= sparse.in_view <= len(points)
+
+
 def test_points_far_outside_the_view_do_not_fold_back_into_the_picture() -> None:
     # r (1 - 0.3 r²) falls again beyond r = 1.054: at r = 1.8 it is 0.05, the middle of the picture.
     camera = Camera(640, 480, 300.0, 300.0, 320.0, 240.0, (-0.3, 0.0, 0.0, 0.0))
@@ -111,68 +146,83 @@ def test_unusable_input_is_named() -> None:
         project(points_ahead(3), VEHICLE, Camera(8, 8, 1, 1, 4, 4, (0.1,)))
 
 
+def pixels_of(points: np.ndarray, camera: Camera) -> np.ndarray:
+    """Pixels (N, 2) of points in a pinhole camera's frame, by its matrix."""
+    homogeneous = points @ camera.matrix.T
+    return homogeneous[:, :2] / homogeneous[:, 2:]
+
+
+def test_a_cropped_camera_sees_what_the_crop_of_the_image_shows() -> None:
+    points = points_ahead(20_000)
+    whole = project(points, VEHICLE, PINHOLE, cull=False).depth
+    part = project(points, VEHICLE, PINHOLE.cropped(100, 50, 300, 200), cull=False).depth
+    np.testing.assert_array_equal(part, whole[50:250, 100:400])
+
+
+def test_a_binned_camera_sees_the_nearest_of_the_pixels_made_one() -> None:
+    points = points_ahead(20_000)
+    whole = project(points, VEHICLE, PINHOLE, cull=False).depth
+    binned = project(points, VEHICLE, PINHOLE.binned(2, 4), cull=False).depth
+    blocks = np.where(np.isnan(whole), np.inf, whole).reshape(120, 4, 320, 2).min(axis=(1, 3))
+    np.testing.assert_array_equal(np.where(np.isnan(binned), np.inf, binned), blocks)
+
+
+def test_a_resized_camera_sees_a_spot_where_the_resized_image_shows_it() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.uniform([-2, -1.5, 6], [2, 1.5, 9], (8, 3))
+    for u, v in pixels_of(points, PINHOLE):
+        rows, columns = np.mgrid[:480, :640]
+        spot = np.exp(-((columns - u) ** 2 + (rows - v) ** 2) / (2 * 6.0**2))
+        small = cv2.resize(spot, (320, 160), interpolation=cv2.INTER_AREA)
+        rows, columns = np.mgrid[:160, :320]
+        centre = [(small * columns).sum() / small.sum(), (small * rows).sum() / small.sum()]
+        resized = PINHOLE.resized(320, 160)
+        ray = np.array([[(u - PINHOLE.cx) / PINHOLE.fx, (v - PINHOLE.cy) / PINHOLE.fy, 1.0]])
+        np.testing.assert_allclose(pixels_of(ray, resized)[0], centre, atol=1e-3)
+
+
+def test_an_image_may_be_the_region_of_interest_binned_or_an_exact_rescale() -> None:
+    roi = (64, 32, 320, 240)
+    assert PINHOLE.for_image((480, 640)) == PINHOLE
+    assert PINHOLE.for_image((240, 320), roi) == PINHOLE.cropped(*roi)
+    assert PINHOLE.for_image((120, 160), roi, (2, 2)) == PINHOLE.cropped(*roi).binned(2, 2)
+    assert PINHOLE.for_image((60, 80), roi, (2, 2)) == PINHOLE.cropped(*roi).resized(80, 60)
+    assert PINHOLE.for_image((960, 1280)) == PINHOLE.resized(1280, 960)
+    distorted = Camera(640, 480, 520, 510, 321, 238, (-0.28, 0.07, 1e-3, -5e-4))
+    assert distorted.for_image((240, 320)).distortion == distorted.distortion
+
+
+def test_an_image_that_fits_neither_is_an_error() -> None:
+    with pytest.raises(InputError, match="640x480 or an exact rescale of it, got 640x400"):
+        PINHOLE.for_image((400, 640))
+    with pytest.raises(InputError, match=r"cropped and binned 160x120.*got 640x400"):
+        PINHOLE.for_image((400, 640), (64, 32, 320, 240), (2, 2))
+    with pytest.raises(InputError, match=r"within 640x480, got 600x100 at \(64, 32\)"):
+        PINHOLE.for_image((100, 600), (64, 32, 600, 100))
+    with pytest.raises(InputError, match="binning of 1 pixel or more, got 0x2"):
+        PINHOLE.binned(0, 2)
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [np.zeros((3, 3)), 1.1 * np.eye(3), np.diag([1.0, 1.0, -1.0]), np.full((3, 3), np.nan), np.eye(3) + np.eye(3, k=1)],
+    ids=["zeros", "scaled", "mirror", "nan", "sheared"],
+)
+def test_extrinsics_that_are_not_a_rotation_are_named(matrix: np.ndarray) -> None:
+    with pytest.raises(InputError, match="rotation must be orthonormal and right-handed"):
+        Transform(matrix, np.zeros(3))
+
+
+def test_extrinsics_with_a_translation_that_is_not_finite_are_named() -> None:
+    with pytest.raises(InputError, match=r"translation must be finite, got \[0.0, nan, 0.0\]"):
+        Transform(np.eye(3), np.array([0.0, np.nan, 0.0]))
+
+
 def lattice(rows: slice, columns: slice, depth: float, shape: tuple[int, int] = (120, 160)) -> np.ndarray:
     """Returns of a LiDAR on a flat surface: `depth` at the slices' pixels, NaN elsewhere."""
     image = np.full(shape, np.nan, np.float32)
     image[rows, columns] = depth
     return image
-
-
-def test_a_background_return_among_a_nearer_surface_is_culled() -> None:
-    depth = lattice(slice(0, 120, 5), slice(0, 160, 2), 5.0)
-    depth[62, 81] = 30.0
-    visible = cull_occluded(depth)
-    assert np.isnan(visible[62, 81])
-    depth[62, 81] = np.nan
-    np.testing.assert_array_equal(visible, depth)
-
-
-def test_returns_beside_the_edge_of_a_nearer_surface_stay() -> None:
-    depth = lattice(slice(0, 120, 5), slice(0, 80, 2), 5.0)
-    depth[::5, 80::2] = 30.0
-    np.testing.assert_array_equal(cull_occluded(depth), depth)
-
-
-def test_slanted_ground_stays() -> None:
-    rows = np.arange(30, 120, 5)
-    depth = lattice(slice(30, 120, 5), slice(0, 160, 2), 1.0)
-    depth[30::5, ::2] = (1.7 * 150.0 / (rows - 25.0))[:, None]  # a camera 1.7 m above flat ground, horizon at row 25
-    np.testing.assert_array_equal(cull_occluded(depth), depth)
-
-
-def test_culling_an_empty_image_changes_nothing() -> None:
-    assert np.isnan(cull_occluded(np.full((20, 30), np.nan, np.float32))).all()
-
-
-def test_culling_a_ray_cast_street_drops_hidden_returns_and_next_to_no_others() -> None:
-    """A wall at 30 m behind posts and panels, seen by 64 beams 0.35 m above the camera; truth by ray casting."""
-    panels = np.array([[-3.0, -1.0, 8.0, 1.6], [0.5, 0.0, 6.0, 1.8], [2.0, -0.6, 12.0, 3.0], [-6.0, 0.2, 15.0, 2.5]])
-    elevation, azimuth = np.meshgrid(
-        np.deg2rad(np.linspace(-15, 5, 64)), np.deg2rad(np.arange(-35, 35, 0.2)), indexing="ij"
-    )
-    directions = np.stack([-np.tan(azimuth), -np.tan(elevation) / np.cos(azimuth), np.ones_like(azimuth)], -1)
-
-    def depth_of_hit(origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
-        depth = np.full(rays.shape[:-1], 30.0)
-        for left, top, z, width in panels:
-            hit = origin + rays * (z - origin[2])
-            on = (abs(hit[..., 0] - left - width / 2) < width / 2) & (abs(hit[..., 1] - top - 1.0) < 1.0)
-            depth = np.where(on & (z < depth), z, depth)
-        return depth
-
-    origin = VEHICLE.translation
-    points = (origin + directions * (depth_of_hit(origin, directions) - origin[2])[..., None]).reshape(-1, 3)
-    hidden = depth_of_hit(np.zeros(3), points / points[:, 2:]) < points[:, 2] - 0.5
-    in_lidar = VEHICLE.inverse().apply(points).astype(np.float32)
-    everything = project(in_lidar, VEHICLE, PINHOLE, cull=False).depth
-    only_hidden = project(in_lidar[hidden], VEHICLE, PINHOLE, cull=False).depth
-    truth = np.isfinite(everything) & (everything == only_hidden)
-    sparse = project(in_lidar, VEHICLE, PINHOLE)
-    culled = np.isfinite(everything) & np.isnan(sparse.depth)
-    assert truth.sum() > 200
-    assert culled.sum() == sparse.occluded
-    assert (culled & truth).sum() > 0.7 * truth.sum()
-    assert (culled & ~truth).sum() < 0.002 * np.isfinite(everything).sum()
 
 
 def test_the_lidar_field_lies_between_the_outermost_returns() -> None:

@@ -75,12 +75,13 @@ class KittiFrames:
             raise InputError(f"KITTI frames {self.path}: frames are 0 to {len(self) - 1}, got {index}")
         frame = self.ids[index]
         image = read_rgb(self._images[index])
-        points = _read_points(self.path / "velodyne" / f"{frame}.bin")
-        camera, camera_from_lidar = _read_calibration(self.path / "calib" / f"{frame}.txt", image.shape[:2])
+        points = read_points(self.path / "velodyne" / f"{frame}.bin")
+        camera, camera_from_lidar = read_calibration(self.path / "calib" / f"{frame}.txt", image.shape[:2])
         return KittiFrame(frame, image, camera, points, camera_from_lidar)
 
 
-def _read_points(path: Path) -> NDArray[np.float32]:
+def read_points(path: Path) -> NDArray[np.float32]:
+    """A sweep of `velodyne`, (N, 4) float32; raises InputError if it is unreadable."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -92,7 +93,8 @@ def _read_points(path: Path) -> NDArray[np.float32]:
     return np.frombuffer(content, np.dtype("<f4")).astype(np.float32, copy=False).reshape(-1, 4)
 
 
-def _read_calibration(path: Path, shape: tuple[int, ...]) -> tuple[Camera, Transform]:
+def read_calibration(path: Path, shape: tuple[int, ...]) -> tuple[Camera, Transform]:
+    """The camera, of this (height, width), and camera_from_lidar of a file of `calib`; InputError if it is unusable."""
     matrices = _read_matrices(path)
     projection = matrices["P2"]
     matrix = projection[:, :3]

@@ -1,72 +1,197 @@
 """Dense depth from sparse depth and a grey picture: colorization as in the NYU Depth V2 toolbox.
 
 Levin, Lischinski and Weiss, "Colorization using optimization", SIGGRAPH 2004, with the weights of
-`fill_depth_colorization` in the toolbox of Silberman et al., ECCV 2012: depth is as alike in neighbouring pixels as
-their grey values are. For pixel r with its neighbours s in the 3x3 window inside the image,
+`fill_depth_colorization` in the toolbox of Silberman et al., ECCV 2012 (`weights`): depth is as alike in neighbouring
+pixels as their grey values are. For pixel r with its neighbours s in the 3x3 window inside the image,
 
-    d_r − Σ_s w_rs d_s + α [r known] (d_r − measured_r) = 0,     w_rs ∝ exp(−(g_s − g_r)² / c_r),  Σ_s w_rs = 1,
+    d_r − Σ_s w_rs d_s + α_r [r known] (d_r − measured_r) = 0.
 
-where c_r is 0.6 times the variance of grey in the window, but no less than lets the most alike neighbour weigh 0.01,
-and no less than 2e-6. The matrix is not symmetric, and only the solution of this very system is this method's answer;
-it is solved directly (`grid_solver`).
+The matrix is not symmetric, and only the solution of this very system is the toolbox's answer. Methods:
+
+- `exact`: this system, solved directly (`grid_solver`).
+- `fast`: NOT this system, and not the toolbox's answer: on simulated streets 5 to 16 % of the pixels in the LiDAR's
+  zone, and more outside it, differ from that by over 10 %. It is a line fitted to the nearby returns' inverse depth
+  along the picture's edges (`evidence`), in a hundredth of the time, and no less accurate where that can be told.
+
+Any method's answer comes with a confidence (`confidence`), and with NaN where nothing supports a value: nowhere a
+return, or in the sky (`sky`).
 """
 
 from __future__ import annotations
 
 import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from dfd_ros.errors import InputError
+from dfd_ros.lidar.confidence import write_confidence
+from dfd_ros.lidar.evidence import FARTHEST, NEAREST, Evidence
 from dfd_ros.lidar.grid_solver import NEIGHBOURS, GridSolver
+from dfd_ros.lidar.robust import write_robust_weights
+from dfd_ros.lidar.sky import find_sky
+from dfd_ros.lidar.weights import write_weights
 
-# The toolbox's constants.
-_VARIANCE_SCALE = 0.6
-_MIN_WEIGHT_OF_NEAREST = 0.01
-_MIN_C = 2e-6
+FloatImage = NDArray[np.floating]
+Frame = tuple[FloatImage, FloatImage]
+
+
+class Solver(Protocol):
+    """Solves diagonal_r x_r − Σ_s weights_rs x_s = rhs_r for pictures of one shape (H, W); weights (H, W, 8)."""
+
+    def solve(
+        self, diagonal: NDArray[np.float64], coupling: NDArray[np.float64], rhs: NDArray[np.float64]
+    ) -> NDArray[np.floating]: ...
+
+
+# The methods that solve the toolbox's system.
+_SOLVERS: dict[str, Callable[[tuple[int, int]], Solver]] = {"exact": GridSolver}
+FAST = "fast"
+METHODS = (*_SOLVERS, FAST)
+
+_SKY_MARGIN = 2.0  # spacings of returns above the LiDAR's field where there is no sky: a beam may have missed
+
+
+@dataclass(frozen=True)
+class ColorizeSettings:
+    """How dense depth is found. As they stand, depth is the toolbox's.
+
+    Attributes:
+        method: One of `METHODS`.
+        alpha: How strongly the returns hold, > 0 (the toolbox's default is 1); `fast` does not use it.
+        inverse_depth: Solve for 1 / z, which is linear on planes, in place of z; `fast` always does.
+        robust: Let returns that lie behind their surroundings, or are noisy, count less (`robust`).
+        range_noise: Standard deviation of a return's range, metres, at least 0; used if `robust`.
+        min_confidence: Depth below this confidence is NaN, in [0, 1]; at 0 only depth of no confidence at all.
+    """
+
+    method: str = "exact"
+    alpha: float = 1.0
+    inverse_depth: bool = False
+    robust: bool = False
+    range_noise: float = 0.02
+    min_confidence: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f"colorization: method must be one of {', '.join(METHODS)}, got {self.method!r}")
+        if not (math.isfinite(self.alpha) and self.alpha > 0):
+            raise InputError(f"colorization: alpha must be a positive number, got {self.alpha!r}")
+        if not (math.isfinite(self.range_noise) and self.range_noise >= 0):
+            raise InputError(f"colorization: range_noise must be at least 0 metres, got {self.range_noise!r}")
+        if not 0.0 <= self.min_confidence <= 1.0:
+            raise InputError(f"colorization: min_confidence must lie in [0, 1], got {self.min_confidence!r}")
+
+
+@dataclass(frozen=True)
+class DenseDepth:
+    """Dense depth of one picture.
+
+    Attributes:
+        depth: (H, W) float32 metres, NaN where nothing supports a value.
+        confidence: (H, W) float32 in [0, 1], 0 exactly where depth is NaN for want of support.
+        known: Pixels of the sparse depth that were known.
+        method: What found it.
+        is_toolbox_system: Whether depth solves the toolbox's system (in 1 / z, or with returns that count less,
+            where the settings say so); False for a method that approximates depth in another way.
+    """
+
+    depth: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    known: int
+    method: str
+
+    @property
+    def is_toolbox_system(self) -> bool:
+        return self.method in _SOLVERS
 
 
 class Colorizer:
-    """Colorization for pictures of one shape (H, W); keeps the elimination order and all buffers between frames.
+    """Colorization for pictures of one shape (H, W); keeps the solver's plan and all buffers between frames.
 
     Args:
         shape: (height, width), at least 2x2.
-        alpha: How strongly the measured depths hold, > 0 (the toolbox's default is 1).
+        settings: May be exchanged between frames (`settings` is a plain attribute).
 
     The work runs without the GIL; one object serves one thread at a time.
     """
 
-    def __init__(self, shape: tuple[int, int], alpha: float = 1.0) -> None:
-        if not (math.isfinite(alpha) and alpha > 0):
-            raise InputError(f"colorization: alpha must be a positive number, got {alpha!r}")
-        self.alpha = float(alpha)
-        self._solver = GridSolver(shape)
-        self.shape = self._solver.shape
-        self._weights = np.zeros((*self.shape, len(NEIGHBOURS)))
+    def __init__(self, shape: tuple[int, int], settings: ColorizeSettings | None = None) -> None:
+        height, width = shape
+        if height < 2 or width < 2:
+            raise InputError(f"colorization: expected a shape of at least 2x2 pixels, got {height}x{width}")
+        self.shape = (int(height), int(width))
+        self.settings = settings or ColorizeSettings()
+        self._evidence = Evidence(self.shape)
+        self._counts = np.ones(self.shape, np.float32)  # how much each return counts
+        self._sky = np.zeros(self._evidence.guide.shape, np.bool_)
+        self._solvers: dict[str, Solver] = {}
+        self._weights: NDArray[np.float64] | None = None
 
-    def solve(self, grey: NDArray[np.floating], sparse: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Dense depth, (H, W) float32 metres.
+    def solve(self, grey: FloatImage, sparse: FloatImage, intensity: FloatImage | None = None) -> DenseDepth:
+        """Dense depth of a frame.
 
         Args:
             grey: (H, W) floating point in [0, 1].
-            sparse: (H, W) metres; NaN, infinite or not positive where unknown.
+            sparse: (H, W) metres; unknown where not from a millimetre to a thousand kilometres (NaN, 0, ...).
+            intensity: (H, W) of the returns, at least 0, in any unit; used if `robust`.
 
         Raises:
-            InputError: A shape or the grey values' type or range is wrong, or no pixel is known.
+            InputError: A shape or the grey values' type or range is wrong.
         """
-        self._check(grey, sparse)
-        known = np.isfinite(sparse) & (sparse > 0)
-        if not known.any():
-            raise InputError(f"colorization: expected at least one known depth, got none in {sparse.size} pixels")
-        hold = self.alpha * known
-        write_weights(np.ascontiguousarray(grey, np.float64), self._weights)
-        dense = self._solver.solve(1.0 + hold, self._weights, hold * np.where(known, sparse, 0.0))
-        return dense.astype(np.float32)
+        self._check(grey, sparse, intensity)
+        settings, evidence, counts = self.settings, self._evidence, self._counts
+        grey, sparse = np.ascontiguousarray(grey, np.float32), np.ascontiguousarray(sparse, np.float32)
+        depth, confidence = np.full(self.shape, np.nan, np.float32), np.zeros(self.shape, np.float32)
+        counts.fill(1.0)
+        known = evidence.gather(grey, sparse, counts)
+        if not known:
+            return DenseDepth(depth, confidence, 0, settings.method)
+        if settings.robust:
+            faint = None if intensity is None else np.ascontiguousarray(intensity, np.float32)
+            write_robust_weights(evidence, sparse, settings.range_noise, faint, counts)
+            evidence.gather(grey, sparse, counts)
 
-    def _check(self, grey: NDArray[np.floating], sparse: NDArray[np.floating]) -> None:
-        for name, image in (("grey image", grey), ("sparse depth", sparse)):
+        if settings.method == FAST:
+            evidence.write_depth(depth)
+        else:
+            depth[:] = self._solve_system(grey, sparse)
+        write_confidence(evidence, depth, self._find_sky(), settings.min_confidence, confidence)
+        return DenseDepth(depth, confidence, known, settings.method)
+
+    def _solve_system(self, grey: NDArray[np.float32], sparse: NDArray[np.float32]) -> FloatImage:
+        method = self.settings.method
+        if method not in self._solvers:
+            self._solvers[method] = _SOLVERS[method](self.shape)
+        if self._weights is None:
+            self._weights = np.zeros((*self.shape, len(NEIGHBOURS)))
+        write_weights(grey.astype(np.float64), self._weights)
+        known = (sparse >= NEAREST) & (sparse <= FARTHEST)
+        value = np.where(known, sparse, 1.0).astype(np.float64)
+        if self.settings.inverse_depth:
+            value = 1.0 / value
+        hold = np.where(known, self.settings.alpha * self._counts.astype(np.float64), 0.0)
+        solution = self._solvers[method].solve(1.0 + hold, self._weights, hold * value)
+        return 1.0 / solution if self.settings.inverse_depth else solution
+
+    def _find_sky(self) -> NDArray[np.bool_]:
+        evidence = self._evidence
+        first, last = evidence.rows
+        columns = np.flatnonzero(last >= first)  # the others take the nearest one's
+        top = np.interp(np.arange(len(first)), columns, first[columns])
+        limit = np.floor(top - 0.5 * _SKY_MARGIN * evidence.spacing).astype(np.int64)
+        return find_sky(evidence.guide, limit, evidence.brightness, self._sky)
+
+    def _check(self, grey: FloatImage, sparse: FloatImage, intensity: FloatImage | None) -> None:
+        for name, image in (("grey image", grey), ("sparse depth", sparse), ("intensity", intensity)):
+            if image is None:
+                continue
             if image.shape != self.shape:
                 raise InputError(f"colorization: {name} must have shape {self.shape}, got {image.shape}")
             if not np.issubdtype(image.dtype, np.floating):
@@ -76,41 +201,49 @@ class Colorizer:
             raise InputError(f"colorization: grey image must be finite and in [0, 1], got {low:g} to {high:g}")
 
 
-def colorize(grey: NDArray[np.floating], sparse: NDArray[np.floating], alpha: float = 1.0) -> NDArray[np.float32]:
+def colorize(
+    grey: FloatImage,
+    sparse: FloatImage,
+    settings: ColorizeSettings | None = None,
+    intensity: FloatImage | None = None,
+) -> DenseDepth:
     """Dense depth of one picture; for a stream of pictures keep a `Colorizer`, whose arguments and errors these are."""
+    return Colorizer(_shape_of(grey), settings).solve(grey, sparse, intensity)
+
+
+def colorize_batch(
+    frames: Iterable[Frame], settings: ColorizeSettings | None = None, threads: int = 2
+) -> Iterator[DenseDepth]:
+    """Dense depth of many frames (grey, sparse) of any shapes, in their order, `threads` at a time.
+
+    `frames` is read as answers are taken, a few ahead, so it may be longer than memory holds.
+
+    Raises:
+        InputError: As `Colorizer`, when the frame's turn comes; or `threads` is not positive.
+    """
+    if threads < 1:
+        raise InputError(f"colorization: threads must be at least 1, got {threads}")
+    own = threading.local()
+
+    def solve(frame: Frame) -> DenseDepth:
+        grey, sparse = frame
+        shape = _shape_of(grey)
+        if getattr(own, "colorizer", None) is None or own.colorizer.shape != shape:
+            own.colorizer = Colorizer(shape, settings)
+        return own.colorizer.solve(grey, sparse)
+
+    with ThreadPoolExecutor(threads, "colorize") as pool:
+        waiting: deque[Future[DenseDepth]] = deque()
+        for frame in frames:
+            waiting.append(pool.submit(solve, frame))
+            if len(waiting) >= 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _shape_of(grey: FloatImage) -> tuple[int, int]:
     if grey.ndim != 2:
         raise InputError(f"colorization: grey image must have shape (height, width), got {grey.shape}")
     height, width = grey.shape
-    return Colorizer((height, width), alpha).solve(grey, sparse)
-
-
-@njit(nogil=True, cache=True)
-def write_weights(grey, weights):  # type: ignore[no-untyped-def]
-    """Write w_rs, (H, W, 8) in the order of `NEIGHBOURS`, 0 outside the image."""
-    height, width = grey.shape
-    log_min_weight = math.log(_MIN_WEIGHT_OF_NEAREST)
-    inside = np.empty(8, np.bool_)
-    squared = np.empty(8)
-    for row in range(height):
-        for column in range(width):
-            here = grey[row, column]
-            count, total, total_squared, nearest = 1, 0.0, 0.0, np.inf
-            for q in range(8):
-                r, c = row + NEIGHBOURS[q][0], column + NEIGHBOURS[q][1]
-                inside[q] = 0 <= r < height and 0 <= c < width
-                if inside[q]:
-                    difference = grey[r, c] - here
-                    squared[q] = difference * difference
-                    count += 1
-                    total += difference
-                    total_squared += squared[q]
-                    nearest = min(nearest, squared[q])
-            variance = total_squared / count - (total / count) ** 2
-            c_r = max(_VARIANCE_SCALE * variance, -nearest / log_min_weight, _MIN_C)
-            normaliser = 0.0
-            for q in range(8):
-                weight = math.exp(-squared[q] / c_r) if inside[q] else 0.0
-                weights[row, column, q] = weight
-                normaliser += weight
-            for q in range(8):
-                weights[row, column, q] /= normaliser
+    return height, width

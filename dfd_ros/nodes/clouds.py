@@ -11,6 +11,8 @@ from std_msgs.msg import Header
 
 from dfd_ros.compat.sensor_msgs_py import read_points
 from dfd_ros.errors import InputError
+from dfd_ros.lidar.deskew import TIME_FIELDS, point_times
+from dfd_ros.stamps import nanoseconds
 
 DATATYPES = {
     np.dtype(np.float32): PointField.FLOAT32,
@@ -37,26 +39,52 @@ def cloud_message(points: NDArray[Any], header: Header) -> PointCloud2:
 
 
 def points_array(cloud: PointCloud2) -> NDArray[np.float32]:
-    """The finite points of a cloud, (N, 3) float32 metres.
+    """The finite points of a cloud of any layout, (N, 3) float32 metres.
 
     Raises:
-        InputError: The cloud has no x, y, z, is shorter than it says, or holds no finite point.
+        InputError: The cloud has no x, y, z, is malformed or shorter than it says, or holds no finite point.
     """
-    names = {field.name for field in cloud.fields}
-    missing = [name for name in "xyz" if name not in names]
-    if missing:
-        raise InputError(f"points: expected fields x, y and z, got {', '.join(sorted(names)) or 'none'}")
-    size = cloud.row_step * cloud.height
-    if len(cloud.data) < size or cloud.row_step < cloud.point_step * cloud.width:
-        raise InputError(
-            f"points: expected {cloud.height}x{cloud.width} points of {cloud.point_step} bytes, got {len(cloud.data)} bytes"
-        )
-    structured = read_points(cloud, field_names=["x", "y", "z"])
-    points = np.stack([structured[name].astype(np.float32, copy=False).reshape(-1) for name in "xyz"], axis=1)
-    finite = np.isfinite(points).all(axis=1)
+    points = _columns(cloud, "xyz")
+    finite = np.isfinite(points[:, 0]) & np.isfinite(points[:, 1]) & np.isfinite(points[:, 2])
     if not finite.any():
         raise InputError(f"points: expected finite points, got {len(points)} of which none is finite")
-    return points[finite]
+    return points if finite.all() else points[finite]
+
+
+def timed_points(cloud: PointCloud2) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
+    """All points of a cloud, (N, 3) float32 metres, and the times they were taken at, (N,) seconds after its stamp.
+
+    The times come from the first field there is of `TIME_FIELDS`; without one they are None.
+
+    Raises:
+        InputError: As `points_array`, but points may be not finite.
+    """
+    names = {field.name for field in cloud.fields}
+    times = None
+    for name in TIME_FIELDS:
+        if name in names:
+            times = point_times(_read(cloud, name)[name], nanoseconds(cloud.header.stamp))
+            break
+    return _columns(cloud, "xyz"), times
+
+
+def _columns(cloud: PointCloud2, names: str) -> NDArray[np.float32]:
+    """Fields of one letter as columns, (N, fields) float32."""
+    structured = _read(cloud, *names)
+    columns = np.empty((len(structured), len(names)), np.float32)
+    for index, name in enumerate(names):
+        columns[:, index] = structured[name]
+    return columns
+
+
+def _read(cloud: PointCloud2, *names: str) -> NDArray[np.void]:
+    known = [field.name for field in cloud.fields]
+    if not set(names) <= set(known):
+        raise InputError(f"points: expected fields {', '.join(names)}, got {', '.join(sorted(known)) or 'none'}")
+    try:
+        return read_points(cloud, field_names=names)
+    except (AssertionError, TypeError, ValueError) as error:  # what sensor_msgs_py raises on a malformed message
+        raise InputError(f"points: {error}") from error
 
 
 def coloured_cloud(

@@ -86,17 +86,18 @@ def image_message(array: NDArray[Any], encoding: str, header: Header) -> Image:
 
 
 def camera_from_info(info: CameraInfo, shape: tuple[int, ...]) -> Camera:
-    """The camera of a CameraInfo, for images of `shape` (height, width).
+    """The camera of a CameraInfo, for an image of `shape` (height, width): cropped, binned and resized as it was.
+
+    The CameraInfo describes the sensor at full resolution, its `roi` and `binning` what the image shows of it
+    (`Camera.for_image`).
 
     Raises:
-        InputError: It is all zeros (not calibrated), or of another size.
+        InputError: It is all zeros (not calibrated), or the image is neither of the size it tells nor a rescale of that.
     """
-    if (info.height, info.width) != tuple(shape[:2]):
-        raise InputError(f"camera_info: expected {shape[1]}x{shape[0]} as the image, got {info.width}x{info.height}")
-    K = info.k
+    K, roi = info.k, info.roi
     if not (K[0] > 0 and K[4] > 0):
         raise InputError(f"camera_info: expected positive focal lengths, got fx={K[0]:g}, fy={K[4]:g} (not calibrated)")
-    return Camera(
+    camera = Camera(
         width=info.width,
         height=info.height,
         fx=float(K[0]),
@@ -106,6 +107,9 @@ def camera_from_info(info: CameraInfo, shape: tuple[int, ...]) -> Camera:
         distortion=tuple(float(d) for d in info.d),
         distortion_model=info.distortion_model or "plumb_bob",
     )
+    # Zero means all of the image, and no binning.
+    part = (roi.x_offset, roi.y_offset, roi.width, roi.height) if roi.width and roi.height else None
+    return camera.for_image((shape[0], shape[1]), part, (info.binning_x or 1, info.binning_y or 1))
 
 
 def info_from_camera(camera: Camera, header: Header) -> CameraInfo:

@@ -1,7 +1,8 @@
 """The LiDAR depth node: each sweep projected into the deep image and made dense by colorization.
 
 Takes `points` and, as the guide, `pair` (its deep image) or `image_raw` with `camera_info`; joins the newest sweep with
-the image nearest in time; publishes `lidar/sparse_depth` and `lidar/depth` (32FC1 metres, NaN unknown) with the image's
+the image nearest in time; publishes `lidar/sparse_depth` and `lidar/depth` (32FC1 metres, NaN unknown),
+`lidar/confidence` (32FC1 in [0, 1]) and `lidar/dense_points` (the dense depth as a coloured cloud) with the image's
 stamp. The newest sweep wins: one that waits when a newer one comes is dropped as superseded.
 """
 
@@ -21,11 +22,11 @@ from dfd_ros.compat.transforms import static_transform
 from dfd_ros.errors import InputError
 from dfd_ros.geometry import Camera, Transform
 from dfd_ros.lidar.calibration import load_extrinsics
-from dfd_ros.lidar.colorize import Colorizer
+from dfd_ros.lidar.colorize import METHODS, Colorizer, ColorizeSettings
 from dfd_ros.lidar.projection import project
 from dfd_ros.nodes.base import DfdNode, run, subscriber_qos
-from dfd_ros.nodes.clouds import points_array
-from dfd_ros.nodes.convert import camera_from_info, colour_or_grey, grey_array, image_message
+from dfd_ros.nodes.clouds import coloured_cloud, points_array
+from dfd_ros.nodes.convert import camera_from_info, colour_or_grey, grey_array, image_message, image_view
 from dfd_ros.nodes.parameters import parameter
 from dfd_ros.nodes.worker import LatestWorker
 from dfd_ros.share import config_file
@@ -40,6 +41,33 @@ class LidarDepthParameters:
     extrinsics_file: str = parameter(
         "vehicle_extrinsics.yaml",
         "where the LiDAR is; not used for clouds in the camera's own frame, or where /tf_static tells and tf2_ros is there",
+    )
+    method: str = parameter(
+        ColorizeSettings.method,
+        "exact solves the toolbox's system; fast is another, quick interpolation, not its answer",
+        choices=METHODS,
+        live=True,
+    )
+    inverse_depth: bool = parameter(
+        ColorizeSettings.inverse_depth, "interpolate 1/z, which is linear on planes, in place of z", live=True
+    )
+    robust: bool = parameter(
+        ColorizeSettings.robust, "let returns that lie behind their surroundings, or are noisy, count less", live=True
+    )
+    range_noise: float = parameter(
+        ColorizeSettings.range_noise,
+        "standard deviation of a return's range, where robust",
+        unit="m",
+        minimum=0.0,
+        maximum=10.0,
+        live=True,
+    )
+    min_confidence: float = parameter(
+        ColorizeSettings.min_confidence,
+        "dense depth below it is NaN (unknown); at 0 only what nothing supports",
+        minimum=0.0,
+        maximum=1.0,
+        live=True,
     )
     max_skew: float = parameter(0.1, "longest time between sweep and image", unit="s", minimum=0.0, maximum=10.0)
     niceness: int = parameter(
@@ -67,14 +95,17 @@ class LidarDepthNode(DfdNode[LidarDepthParameters]):
         p = self.parameters
         self._extrinsics = load_extrinsics(config_file(p.extrinsics_file)).camera_from_lidar
         self._colorizer: Colorizer | None = None
+        self._camera: Camera | None = None
         warm_up()
         self._camera_info: CameraInfo | None = None
         libraries = ", ".join(f"{name} {which}" for name, which in compat.report().items())
-        self.get_logger().info(f"method exact (direct solve); {libraries}")
+        self.get_logger().info(f"method {p.method}; {libraries}")
 
     def activate(self) -> None:
         self._sparse = self.advertise(Image, "lidar/sparse_depth")
         self._dense = self.advertise(Image, "lidar/depth")
+        self._confidence = self.advertise(Image, "lidar/confidence")
+        self._points = self.advertise(PointCloud2, "lidar/dense_points")
         self._worker: LatestWorker[Sweep] = LatestWorker(
             self._answer, lambda sweep: self.diagnostics.drop("superseded"), "lidar_depth", self.parameters.niceness
         )
@@ -119,9 +150,7 @@ class LidarDepthNode(DfdNode[LidarDepthParameters]):
             self.diagnostics.timing("project", time.perf_counter() - start)
             if self._sparse.get_subscription_count():
                 self._sparse.publish(image_message(sparse, "32FC1", header))
-            if self._dense.get_subscription_count():
-                dense = self._colorizer_for(camera.shape).solve(grey_array(image), sparse)
-                self._dense.publish(image_message(dense, "32FC1", header))
+            self._publish_dense(image, camera, sparse)
         except InputError as error:
             self.diagnostics.drop("bad_sweep", str(error))
             return
@@ -129,6 +158,22 @@ class LidarDepthNode(DfdNode[LidarDepthParameters]):
         self.diagnostics.timing("colorize", time.perf_counter() - start)
         age = self.get_clock().now().nanoseconds - nanoseconds(sweep.cloud.header.stamp)
         self.diagnostics.timing("latency", 1e-9 * age)
+
+    def _publish_dense(self, image: Image, camera: Camera, sparse: NDArray[np.float32]) -> None:
+        wanted = [p.get_subscription_count() > 0 for p in (self._dense, self._confidence, self._points)]
+        if not any(wanted):
+            return
+        header = image.header
+        dense = self._colorizer_for(camera.shape).solve(grey_array(image), sparse)
+        if wanted[0]:
+            self._dense.publish(image_message(dense.depth, "32FC1", header))
+        if wanted[1]:
+            self._confidence.publish(image_message(dense.confidence, "32FC1", header))
+        if wanted[2]:
+            if camera != self._camera:
+                self._camera, self._rays = camera, camera.rays()
+            colours = image_view(image, "image")
+            self._points.publish(coloured_cloud(dense.depth, self._rays, colours, image.encoding, header))
 
     def _project(self, cloud: PointCloud2, camera_frame: str, camera: Camera) -> NDArray[np.float32]:
         points = points_array(cloud)
@@ -144,8 +189,17 @@ class LidarDepthNode(DfdNode[LidarDepthParameters]):
         return static_transform(self, camera_frame, lidar_frame) or self._extrinsics
 
     def _colorizer_for(self, shape: tuple[int, int]) -> Colorizer:
+        """The colorizer of this size, with the parameters as they are now."""
+        p = self.parameters
         if self._colorizer is None or self._colorizer.shape != shape:
             self._colorizer = Colorizer(shape)
+        self._colorizer.settings = ColorizeSettings(
+            method=p.method,
+            inverse_depth=p.inverse_depth,
+            robust=p.robust,
+            range_noise=p.range_noise,
+            min_confidence=p.min_confidence,
+        )
         return self._colorizer
 
 
@@ -156,7 +210,9 @@ def warm_up() -> None:
     """
     camera = Camera(width=16, height=16, fx=16.0, fy=16.0, cx=8.0, cy=8.0)
     sparse = project(np.ones((1, 3), np.float32), Transform(), camera).depth
-    Colorizer(camera.shape).solve(np.zeros(camera.shape, np.float32), np.nan_to_num(sparse, nan=1.0))
+    for method in METHODS:
+        colorizer = Colorizer(camera.shape, ColorizeSettings(method=method, robust=True))
+        colorizer.solve(np.zeros(camera.shape, np.float32), np.nan_to_num(sparse, nan=1.0))
 
 
 def main() -> None:
