@@ -209,7 +209,9 @@ def warm_up() -> None:
     Their kernels are compiled at the first call ever (and cached), which takes seconds and would hold up all threads.
     """
     camera = Camera(width=16, height=16, fx=16.0, fy=16.0, cx=8.0, cy=8.0)
-    sparse = project(np.ones((1, 3), np.float32), Transform(), camera).depth
+    # A LiDAR beside the camera: where there is no parallax nothing is culled, and culling would not be compiled.
+    beside = Transform(translation=np.array([0.0, -0.1, 0.0]))
+    sparse = project(np.eye(3, dtype=np.float32) + 1.0, beside, camera).depth
     for method in METHODS:
         colorizer = Colorizer(camera.shape, ColorizeSettings(method=method, robust=True))
         colorizer.solve(np.zeros(camera.shape, np.float32), np.nan_to_num(sparse, nan=1.0))
