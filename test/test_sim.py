@@ -318,6 +318,14 @@ def test_the_truth_is_that_of_the_photograph_and_the_drive_starts_over(lens: Len
 # --- textures and errors
 
 
+def test_a_texture_keeps_its_colour_down_to_its_last_mip_level() -> None:
+    atlas = Atlas()
+    atlas.add("ochre", np.full((4, 4, 3), (0.64, 0.25, 0.04), np.float32))
+    texels = atlas.texels().view(np.uint8).reshape(-1, 4)
+    assert len(texels) == 16 + 4 + 1
+    np.testing.assert_array_equal(texels, np.tile([204, 128, 51, 255], (21, 1)))
+
+
 def test_textures_have_detail_at_every_scale() -> None:
     """Halving the resolution keeps most of the contrast, again and again."""
     grey = surface((0.2, 0.2, 0.2), np.random.default_rng(0), photo="gravel", contrast=0.3, scales=(3, 10))[..., 1]

@@ -46,7 +46,7 @@ class Atlas:
         self._layout.append((len(self._levels), levels))
         for _ in range(levels):
             self._levels.append((self._size, *picture.shape[:2]))
-            roots = cv2.convertScaleAbs(cv2.sqrt(cv2.max(picture, 0.0)), alpha=255.0)  # rounds, and ends at 255
+            roots = cv2.convertScaleAbs(cv2.sqrt(np.maximum(picture, 0.0)), alpha=255.0)  # rounds, and ends at 255
             self._texels.append(cv2.cvtColor(roots, cv2.COLOR_RGB2RGBA).reshape(-1).view("<u4"))
             self._size += self._texels[-1].size
             picture = cv2.resize(
