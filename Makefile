@@ -15,7 +15,7 @@ export LD_LIBRARY_PATH := $(CURDIR)/.venv/lib:$(LD_LIBRARY_PATH)
 export AMENT_PREFIX_PATH := $(CURDIR)/.venv:$(AMENT_PREFIX_PATH)
 endif
 
-.PHONY: vehicle test lint bench setup clean
+.PHONY: vehicle test bench setup clean
 
 setup:
 	@$(PYTHON) tools/bootstrap.py

@@ -7,11 +7,14 @@ import sys
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
+from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
 from dfd_ros.errors import InputError
-from dfd_ros.nodes.clouds import cloud_message, points_array, timed_points
+from dfd_ros.geometry import Camera, Transform
+from dfd_ros.lidar.projection import project
+from dfd_ros.nodes.clouds import cloud_message, intensity_array, intensity_image, points_array, times_array
 
 XYZ = np.random.default_rng(0).uniform(-50, 50, (24, 3)).round()
 
@@ -75,23 +78,48 @@ def test_big_endian_bytes_are_swapped() -> None:
     np.testing.assert_array_equal(points_array(cloud), XYZ)
 
 
-def test_points_that_are_not_finite_are_left_out_and_a_cloud_of_only_such_is_an_error() -> None:
-    cloud = cloud_of(FLOATS, y=np.where(np.arange(24) % 3 == 0, np.nan, XYZ[:, 1]))
-    np.testing.assert_array_equal(points_array(cloud), XYZ[np.arange(24) % 3 != 0])
-    with pytest.raises(InputError, match="24 of which none is finite"):
-        points_array(cloud_of(FLOATS, x=np.full(24, np.inf)))
+def test_points_that_are_not_finite_keep_their_place() -> None:
+    y = np.where(np.arange(24) % 3 == 0, np.nan, XYZ[:, 1])
+    points = points_array(cloud_of(FLOATS, y=y))
+    np.testing.assert_array_equal(points, np.stack([XYZ[:, 0], y, XYZ[:, 2]], axis=1))
 
 
-def test_times_come_from_the_field_there_is_and_keep_step_with_the_points() -> None:
-    y = np.where(np.arange(24) == 3, np.nan, XYZ[:, 1])
+def test_times_come_from_the_field_there_is() -> None:
     for name, kind, unit in (("t", "u4", 1_000_000), ("time", "f4", 1e-3), ("offset_time", "u4", 1_000_000)):
         dtype = np.dtype([*FLOATS.descr, (name, kind)])
-        points, times = timed_points(cloud_of(dtype, y=y, **{name: np.arange(24) * unit}))
-        assert len(points) == len(times) == 24
+        times = times_array(cloud_of(dtype, **{name: np.arange(24) * unit}))
         np.testing.assert_allclose(times, np.arange(24) * 1e-3, rtol=1e-6)
     stamped = cloud_of(np.dtype([*FLOATS.descr, ("timestamp", "f8")]), timestamp=1.7e9 + np.arange(24) * 1e-3)
-    np.testing.assert_allclose(timed_points(stamped)[1], np.arange(24) * 1e-3, atol=1e-6)
-    assert timed_points(cloud_of(FLOATS))[1] is None
+    np.testing.assert_allclose(times_array(stamped), np.arange(24) * 1e-3, atol=1e-6)
+    assert times_array(cloud_of(FLOATS)) is None
+
+
+def test_intensity_comes_from_the_field_there_is_the_raw_one_first() -> None:
+    for name, kind in (("intensity", "f4"), ("reflectivity", "u2"), ("reflectance", "f8")):
+        dtype = np.dtype([*FLOATS.descr[:3], (name, kind), ("ring", "u2")])
+        echoes = intensity_array(cloud_of(dtype, **{name: np.arange(24)}))
+        assert echoes is not None
+        assert echoes.dtype == np.float32
+        np.testing.assert_array_equal(echoes, np.arange(24))
+    both = cloud_of(np.dtype([("reflectivity", "u1"), *FLOATS.descr]), reflectivity=7, intensity=np.arange(24))
+    np.testing.assert_array_equal(intensity_array(both), np.arange(24))
+    assert intensity_array(cloud_of(np.dtype(FLOATS.descr[:3]))) is None
+
+
+def test_the_intensity_image_shows_the_returns_that_the_depth_image_shows() -> None:
+    """Each point's intensity is a function of its depth, so that the image can be told from the depth alone."""
+    rng = np.random.default_rng(0)
+    camera = Camera(40, 30, 30.0, 30.0, 19.5, 14.5, (0.05, -0.02, 0.001, 0.002, 0.0))
+    beside = Transform(Rotation.from_euler("xyz", [2, -3, 1], degrees=True).as_matrix(), np.array([0.1, -0.4, 0.2]))
+    points = rng.uniform([-20, -20, -5], [20, 20, 40], (20_000, 3)).astype(np.float32)
+    points[::50] = np.nan
+    depth = project(points, beside, camera).depth
+    far = depth > 30.0
+    depth[far] = np.nan  # a return that was left out afterwards
+    seen = intensity_image(points, 1000.0 - beside.apply(points)[:, 2], beside, camera, depth)
+    assert 50 < np.isfinite(depth).sum() < depth.size
+    np.testing.assert_array_equal(np.isnan(seen), np.isnan(depth))
+    np.testing.assert_allclose(seen, 1000.0 - depth, atol=1e-3)
 
 
 def test_ten_million_points_are_read() -> None:
@@ -107,6 +135,12 @@ def broken(**changes: object) -> PointCloud2:
     return cloud
 
 
+def test_a_cloud_of_no_points_is_no_error() -> None:
+    empty = cloud_of(FLOATS)
+    empty.width, empty.row_step, empty.data = 0, 0, []
+    assert points_array(empty).shape == (0, 3)
+
+
 @pytest.mark.parametrize(
     ("cloud", "message"),
     [
@@ -114,9 +148,8 @@ def broken(**changes: object) -> PointCloud2:
         (broken(fields=broken().fields[:2]), "expected fields x, y, z, got x, y"),
         (broken(width=25, row_step=400), "points: "),
         (broken(fields=[PointField(name=n, offset=0, datatype=9, count=1) for n in "xyz"]), "points: "),
-        (broken(width=0, height=0, data=[]), "got 0 of which none is finite"),
     ],
-    ids=["no fields", "no z", "short", "unknown type", "empty"],
+    ids=["no fields", "no z", "short", "unknown type"],
 )
 def test_a_malformed_cloud_is_an_error_of_the_input(cloud: PointCloud2, message: str) -> None:
     with pytest.raises(InputError, match=message):

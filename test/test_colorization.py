@@ -63,7 +63,7 @@ def test_a_sweep_that_the_camera_does_not_see_gives_nothing(files: tuple[Path, P
     assert (colorization.sparse.in_view, colorization.dense.known) == (0, 0)
     assert np.isnan(colorization.dense.depth).all()
     save_colorization(colorization, tmp_path)
-    assert "nan" in colorization.figures()["error at 20 % of returns left out"]
+    assert colorization.figures()["error at 20 % of returns left out"] == "unknown: too few returns"
 
 
 def test_points_come_in_an_npz_too(files: tuple[Path, Path, Path]) -> None:
@@ -76,6 +76,19 @@ def test_points_come_in_an_npz_too(files: tuple[Path, Path, Path]) -> None:
     np.savez(archive, sweep=points, other=1)
     with pytest.raises(InputError, match="expected an array named points, got sweep, other"):
         load_frame(files[0], archive, files[2])
+    np.savez(archive)
+    with pytest.raises(InputError, match="expected an array named points, got none"):
+        load_frame(files[0], archive, files[2])
+
+
+def test_points_come_as_a_structured_array_too(files: tuple[Path, Path, Path]) -> None:
+    """Organised or not, with whatever fields besides."""
+    points = np.load(files[1])
+    structured = np.zeros((15, 20), [("ring", "u2"), ("z", "f4"), ("y", "f8"), ("x", "f4")])
+    for name, column in zip("xyz", points.T, strict=True):
+        structured[name] = column.reshape(15, 20)
+    np.save(files[1], structured)
+    np.testing.assert_allclose(load_frame(*files).points, points, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -100,15 +113,21 @@ def test_a_broken_calibration_is_named(files: tuple[Path, Path, Path], calibrati
 def test_broken_points_are_named(files: tuple[Path, Path, Path]) -> None:
     image, points, calibration = files
     for content, message in (
-        (np.zeros((4, 2)), r"shape \(N, 3\) or more, got float64 \(4, 2\)"),
+        (np.zeros((4, 2)), r"shape \(N, 3\) or more, or fields x, y, z, got float64 of shape \(4, 2\)"),
         (np.zeros(3), "shape"),
+        (np.zeros((4, 3), complex), "got complex128"),
+        (np.zeros((4, 3), bool), "got bool"),
+        (np.zeros(4, [("x", "f4"), ("y", "f4")]), "got fields x, y"),
+        (np.array([{}], object), "expected a NumPy array of numbers, got none"),
     ):
         np.save(points, content)
         with pytest.raises(InputError, match=message):
             load_frame(*files)
-    points.write_bytes(b"not an array")
-    with pytest.raises(InputError, match="expected an array of numbers"):
-        load_frame(*files)
+    for garbage in (b"", b"not an array", b"PK\x03\x04 cut short"):
+        for path in (points, points.with_suffix(".npz")):
+            path.write_bytes(garbage)
+            with pytest.raises(InputError, match="expected a NumPy array of numbers, got none"):
+                load_frame(image, path, calibration)
     with pytest.raises(InputError, match="cannot be read"):
         load_frame(image, points.with_name("missing.npy"), calibration)
     with pytest.raises(InputError, match=r"expected a .bin, .npy or .npz file, got .txt"):

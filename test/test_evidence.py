@@ -11,10 +11,13 @@ import pytest
 from dfd_ros.lidar import evidence as evidence_module
 from dfd_ros.lidar.calibration import load_extrinsics
 from dfd_ros.lidar.colorize import Colorizer, ColorizeSettings, colorize
+from dfd_ros.lidar.dissection import NEIGHBOURS
 from dfd_ros.lidar.evidence import Evidence
 from dfd_ros.lidar.field import lidar_field
 from dfd_ros.lidar.projection import project
-from dfd_ros.lidar.robust import write_robust_weights
+from dfd_ros.lidar.robust import odds, write_robust_weights
+from dfd_ros.lidar.steps import weaken_at_steps
+from dfd_ros.lidar.weights import write_weights
 from dfd_ros.optics.lens_file import load_lens
 from dfd_ros.sim.vehicle import SimSettings, SimulatedVehicle
 from dfd_ros.tone import linear_grey
@@ -41,26 +44,34 @@ def gathered(grey: np.ndarray, sparse: np.ndarray) -> Evidence:
     return evidence
 
 
-def test_the_recursive_filter_is_the_product_of_its_matrices() -> None:
+@pytest.mark.parametrize("is_stepped", [False, True])
+def test_the_recursive_filter_is_the_product_of_its_matrices(is_stepped: bool) -> None:
     """There and back along a line is L⁻ᵀ L⁻¹, L with 1 on the diagonal and minus the shares below it."""
     rng = np.random.default_rng(0)
     guide = rng.random((7, 9)).astype(np.float32)
+    surface = np.stack([np.ones((7, 9)), np.zeros((7, 9))]).astype(np.float32)
+    if is_stepped:
+        surface[0] += 0.2 * rng.random((7, 9)).astype(np.float32)
+        surface[1] = 0.1 * rng.random((7, 9)).astype(np.float32)
     moments = rng.random((6, 7, 9)).astype(np.float32)
-    sigma, range_sigma = 2.5, 0.1
+    sigma, range_sigma, step_sigma = 2.5, 0.1, 0.2
 
-    def along(line: np.ndarray, sigma_i: float) -> np.ndarray:
-        share = np.exp(-math.sqrt(2) / sigma_i * (1 + sigma / range_sigma * np.abs(np.diff(line))))
-        forth = np.linalg.inv(np.eye(len(line)) - np.diag(share, -1))
+    def along(line: np.ndarray, value: np.ndarray, growth: np.ndarray, sigma_i: float) -> np.ndarray:
+        step = np.diff(value) - 0.5 * (growth[1:] + growth[:-1])
+        detour = np.abs(np.diff(line)) / range_sigma + np.abs(step) / np.maximum(value[1:], value[:-1]) / step_sigma
+        forth = np.linalg.inv(np.eye(len(line)) - np.diag(np.exp(-math.sqrt(2) / sigma_i * (1 + sigma * detour)), -1))
         return forth.T @ forth
 
     expected = moments.astype(np.float64)
     for iteration in (1, 2):
         sigma_i = sigma * math.sqrt(3) * 2 ** (2 - iteration) / math.sqrt(4**2 - 1)
-        for row in range(7):
-            expected[:, row] = expected[:, row] @ along(guide[row], sigma_i).T
+        for row in range(7):  # a surface's own growth is known from row to row only
+            matrix = along(guide[row], surface[0, row], np.zeros(9), sigma_i)
+            expected[:, row] = expected[:, row] @ matrix.T
         for column in range(9):
-            expected[:, :, column] = expected[:, :, column] @ along(guide[:, column], sigma_i).T
-    evidence_module._spread(guide, sigma, np.zeros((2, 7, 9), np.float32), moments)
+            matrix = along(guide[:, column], surface[0, :, column], surface[1, :, column], sigma_i)
+            expected[:, :, column] = expected[:, :, column] @ matrix.T
+    evidence_module._spread(guide, surface, sigma, np.zeros((2, 7, 9), np.float32), moments)
     np.testing.assert_allclose(moments, expected, rtol=0.02)  # exp is tabulated
 
 
@@ -98,11 +109,34 @@ def test_an_edge_of_the_picture_is_far_for_the_returns_behind_it() -> None:
     assert with_edge[40, 46] < 0.5 * without[40, 46]
 
 
-def test_confidence_falls_where_returns_disagree() -> None:
+def test_an_edge_that_the_picture_hides_is_found_between_the_returns_of_its_two_sides() -> None:
     depth = np.full(SHAPE, 5.0)
-    depth[:, 64:] = 12.0  # the picture does not show it
-    confidence = colorize(flat(), grid(depth, 4, 4), FAST).confidence[8:-8]
-    assert confidence[:, 62:66].max() < 0.5 < 0.9 < confidence[:, 16:40].min()
+    depth[:, 64:] = 12.0
+    dense = colorize(flat(), grid(depth, 4, 4), FAST)
+    inside = np.s_[8:-8]
+    wrong = np.abs(dense.depth / depth - 1)[inside] > 0.1
+    assert not wrong[:, :63].any()  # returns lie in columns 62 and 66
+    assert not wrong[:, 67:].any()
+    assert dense.confidence[inside][wrong].max() < 0.5 < 0.9 < dense.confidence[inside][:, 16:60].min()
+
+
+def test_a_plane_has_no_steps() -> None:
+    """Far ground changes as much from row to row as objects do from the ground behind them."""
+    rows = np.arange(SHAPE[0])[:, None] + np.zeros(SHAPE)
+    depth = 100.0 / (10.0 + rows)
+    evidence = gathered(flat(), grid(depth, 8, 4))
+    inverse, growth = evidence.surface[:, 6:-6, 6:-6]
+    np.testing.assert_allclose(growth, 2.0 / 100.0, rtol=0.2)
+    step = np.diff(inverse, axis=0) - 0.5 * (growth[1:] + growth[:-1])
+    assert np.abs(step / inverse[1:]).max() < 0.02 < (np.diff(inverse, axis=0) / inverse[1:]).max()
+
+
+def test_a_pixel_takes_after_the_side_that_it_looks_like() -> None:
+    """An edge within a pixel of the half-resolution grid."""
+    grey, depth = flat(grey=0.2), np.full(SHAPE, 5.0)
+    grey[:, 65:], depth[:, 65:] = 0.8, 12.0
+    dense = colorize(grey, grid(depth, 4, 4), FAST).depth[16:-16]
+    assert np.abs(dense / depth[16:-16] - 1).max() < 0.1
 
 
 def test_confidence_falls_where_the_answer_is_not_what_the_returns_say() -> None:
@@ -148,7 +182,7 @@ def test_a_return_behind_its_surroundings_hardly_counts_and_one_before_them_does
     sparse = grid(np.full(SHAPE, 5.0), 4, 4)
     sparse[42, 62], sparse[50, 30] = 15.0, 2.0
     weights = robust_weights(sparse)
-    assert weights[42, 62] < 0.01
+    assert weights[42, 62] < 0.02
     assert weights[50, 30] == 1.0
     others = sparse == 5.0
     others[18:74, 6:86] = False
@@ -177,6 +211,48 @@ def test_noisy_and_faint_returns_count_less() -> None:
         np.testing.assert_allclose(weights[half][known[half]], 1 / (1 + mean / light), rtol=1e-3)
     # Without light nothing is known of the noise: all alike.
     np.testing.assert_array_equal(robust_weights(sparse, 0.1, np.zeros_like(sparse)), robust_weights(sparse, 0.1))
+
+
+def test_a_return_holds_by_the_odds_of_its_share() -> None:
+    weights = np.array([[1e-6, 0.2, 0.5, 0.8, 1.0]], np.float32)
+    strength = odds(weights)
+    np.testing.assert_allclose(strength / (1 + strength), weights, atol=0.011)
+    assert strength[0, -1] == pytest.approx(100.0, rel=1e-3)
+
+
+def plain_weights() -> np.ndarray:
+    weights = np.zeros((*SHAPE, 8))
+    write_weights(np.full(SHAPE, 0.5), weights, 0, SHAPE[0])
+    return weights
+
+
+def test_steps_of_depth_part_neighbours_and_slopes_do_not() -> None:
+    rows = np.arange(48)[:, None] + np.zeros((48, 64))
+    road, growth = 0.05 + 0.02 * rows, np.full((48, 64), 0.02)
+    plain, weights = plain_weights(), plain_weights()
+    weaken_at_steps(np.stack([road, growth]).astype(np.float32), weights)
+    np.testing.assert_allclose(weights[2:-2], plain[2:-2], atol=1e-3)
+    wall = road.copy()
+    wall[:, 32:] = 5.0  # nearer than the road, flat
+    growth[:, 32:] = 0.0
+    weaken_at_steps(np.stack([wall, growth]).astype(np.float32), weights)
+    np.testing.assert_allclose(weights.sum(axis=2), 1.0, atol=1e-5)
+    to_the_right = [q for q, (_, right) in enumerate(NEIGHBOURS) if right > 0]
+    assert weights[10:-10, 63][:, to_the_right].sum(axis=1).max() < 0.02
+    np.testing.assert_allclose(weights[2:-2, 70:-2], plain[2:-2, 70:-2], atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["exact", "nyu"])
+def test_depth_edges_part_what_the_picture_does_not(method: str) -> None:
+    depth = np.full(SHAPE, 5.0)
+    depth[:, 64:] = 12.0
+    sparse, inside = grid(depth, 4, 4), np.s_[8:-8]
+
+    def error(depth_edges: bool) -> float:
+        settings = ColorizeSettings(method=method, inverse_depth=True, robust=True, depth_edges=depth_edges)
+        return float(np.abs(colorize(flat(), sparse, settings).depth / depth - 1)[inside].mean())
+
+    assert error(True) < 0.7 * error(False)
 
 
 def street(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

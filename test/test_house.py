@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "dfd_ros"
 
 # The floor of each room and of each file outside the rooms.
 FLOORS = {
+    "blas": 0,
     "errors": 0,
     "geometry": 0,
     "metrics": 0,
@@ -28,7 +29,7 @@ FLOORS = {
     "sim": 2,
     "nodes": 3,
     "scoring": 3,
-    "learning": 3,
+    "learning": 4,
     "vehicle": 4,
     "drive": 4,
     "bringup": 4,

@@ -2,7 +2,8 @@
 
     image    a JPEG or PNG picture
     points   .bin: float32 x, y, z, reflectance (KITTI); .npy or .npz: an array (N, 3) or more columns, x, y, z and
-             intensity, metres in the LiDAR's frame (in an .npz its only array, or the one named points)
+             intensity, or a structured one with fields x, y and z; metres in the LiDAR's frame (in an .npz its only
+             array, or the one named points)
     calib    .txt: P2, R0_rect and Tr_velo_to_cam (KITTI); .yaml:
 
         camera: {fx: 500, fy: 500, cx: 319.5, cy: 239.5, distortion_model: plumb_bob, distortion: [0, 0, 0, 0, 0]}
@@ -19,6 +20,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import yaml
@@ -52,18 +54,22 @@ def _points(path: Path) -> NDArray[np.float32]:
         if isinstance(content, np.lib.npyio.NpzFile):
             name = "points" if "points" in content.files or len(content.files) != 1 else content.files[0]
             if name not in content.files:
-                raise InputError(f"points {path}: expected an array named points, got {', '.join(content.files)}")
+                raise InputError(
+                    f"points {path}: expected an array named points, got {', '.join(content.files) or 'none'}"
+                )
             content = content[name]
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"points {path}: cannot be read ({error.strerror or 'no NumPy file'})") from error
-    except (ValueError, EOFError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"points {path}: expected an array of numbers, got {str(error).splitlines()[0]}") from error
-    if content.ndim != 2 or content.shape[1] < 3 or not np.issubdtype(content.dtype, np.number):
-        raise InputError(
-            f"points {path}: expected numbers of shape (N, 3) or more, got {content.dtype} {content.shape}"
-        )
+    except (ValueError, EOFError, BadZipFile) as error:  # NumPy takes what it does not know for pickled objects
+        raise InputError(f"points {path}: expected a NumPy array of numbers, got none") from error
+    names = content.dtype.names or ()
+    if {"x", "y", "z"} <= set(names):
+        content = np.stack([content[name].ravel() for name in "xyz"], axis=1)
+    if content.ndim != 2 or content.shape[1] < 3 or content.dtype.kind not in "iuf":
+        kind = f"fields {', '.join(names)}" if names else f"{content.dtype} of shape {content.shape}"
+        raise InputError(f"points {path}: expected numbers of shape (N, 3) or more, or fields x, y, z, got {kind}")
     return np.ascontiguousarray(content[:, :4], np.float32)
 
 
@@ -76,8 +82,10 @@ def _calibration(path: Path, shape: tuple[int, ...]) -> tuple[Camera, Transform]
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"calibration {path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"calibration {path}: expected YAML, got {str(error).splitlines()[0]}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"calibration {path}: expected YAML, got bytes that are not text") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"calibration {path}: expected YAML, got an error {str(error).splitlines()[0]}") from error
     try:
         camera = _mapping(content, "camera", ("fx", "fy", "cx", "cy"))
         pose = _mapping(content, "camera_from_lidar", ("translation", "quaternion"))

@@ -2,13 +2,12 @@
 
 The system couples each pixel r of an H x W grid with its (up to 8) neighbours s,
 
-    diagonal_r x_r − Σ_s coupling_rs x_s = rhs_r,
+    (hold_r + Σ_s coupling_rs) x_r − Σ_s coupling_rs x_s = rhs_r,
 
-as colorization does. The grid is halved again and again by lines one pixel wide (George, SIAM J. Numer. Anal. 1973).
-Each box of this tree eliminates its own pixels - its dividing line, or all pixels of a smallest box - from a dense
-front over them and the ring of pixels around the box, and hands the remaining Schur complement on the ring to its
-parent (Duff and Reid, ACM TOMS 1983). Nearly all work is dense matrix products in BLAS, the pattern is computed once
-per shape, and the answer is that of a general sparse LU to rounding.
+as colorization does. Each box of a nested `dissection` eliminates its own pixels - its dividing line, or all pixels of a
+smallest box - from a dense front over them and the ring of pixels around the box, and hands the remaining Schur
+complement on the ring to its parent (Duff and Reid, ACM TOMS 1983). Nearly all work is dense matrix products in BLAS,
+the pattern is computed once per shape, and the answer is that of a general sparse LU to rounding.
 
 The order of elimination ignores the numbers, so the matrix must not need pivoting: diagonally dominant will do.
 """
@@ -20,16 +19,13 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from scipy.linalg import cython_blas  # noqa: F401  loads the BLAS that numba calls, for the controller to find
-from threadpoolctl import ThreadpoolController
 
+from dfd_ros.blas import keep_blas_to_one_thread
 from dfd_ros.errors import InputError
+from dfd_ros.lidar.dissection import NEIGHBOURS, begins, dissect, stack_sizes
 
-FloatImage = NDArray[np.float64]
+FloatImage = NDArray[np.floating]
 Stacks = tuple[NDArray[np.float64], NDArray[np.float64]]
-
-# Neighbours (row, column) in the order of the coupling's last axis; the opposite of neighbour q is 7 - q.
-NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
 # Measured at 640x480: boxes up to this many pixels are not divided, and fronts with up to this many own pixels are
 # eliminated by plain loops, where calling LAPACK costs more than it saves.
@@ -38,15 +34,15 @@ _FEW_PIXELS = 24
 
 
 class _Plan(NamedTuple):
-    """The tree in postorder: for node k, pixels own[own_at[k]:own_at[k + 1]], ring alike, factors alike."""
+    """The dissection, and node k's factors: factor_at[k] to factor_at[k + 1]."""
 
-    children: NDArray[np.int32]  # (K, 2), -1 for a smallest box
-    depth: NDArray[np.int32]  # (K,)
-    own_at: NDArray[np.int64]  # (K + 1,)
-    ring_at: NDArray[np.int64]  # (K + 1,)
-    factor_at: NDArray[np.int64]  # (K + 1,)
-    own: NDArray[np.int32]  # pixels eliminated at the node
-    ring: NDArray[np.int32]  # pixels around the node's box, inside the image
+    children: NDArray[np.int32]
+    depth: NDArray[np.int32]
+    own_at: NDArray[np.int64]
+    own: NDArray[np.int32]
+    ring_at: NDArray[np.int64]
+    ring: NDArray[np.int32]
+    factor_at: NDArray[np.int64]
 
 
 class GridSolver:
@@ -55,131 +51,43 @@ class GridSolver:
     About 150 MB at 640x480. The work runs without the GIL; one object serves one thread at a time.
     """
 
+    dtype: type[np.floating] = np.float64
+
     def __init__(self, shape: tuple[int, int]) -> None:
         height, width = shape
         if height < 2 or width < 2:
             raise InputError(f"grid solver: expected a shape of at least 2x2 pixels, got {height}x{width}")
+        keep_blas_to_one_thread()
         self.shape = (int(height), int(width))
-        boxes, children, depth = _dissect(*self.shape)
-        own_at, ring_at, factor_at, own, ring = _lay_out(boxes, children, height, width)
-        self._plan = _Plan(children, depth, own_at, ring_at, factor_at, own, ring)
-        even, odd = _stack_sizes(children, depth, ring_at)
+        tree = dissect(*self.shape, _divide, smallest_own_pixels=True)
+        own, ring = np.diff(tree.own_at), np.diff(tree.ring_at)
+        self._plan = _Plan(*tree[1:], begins(own * (ring + 1)))
+        even, odd = stack_sizes(tree, ring * (ring + 1), range(len(ring)))
         self._stacks: Stacks = (np.empty(even), np.empty(odd))
-        self._factors = np.empty(factor_at[-1])
+        self._factors = np.empty(self._plan.factor_at[-1])
         self._place = np.full(height * width, -1, np.int32)
-        self._libraries = ThreadpoolController()
 
-    def solve(self, diagonal: FloatImage, coupling: FloatImage, rhs: FloatImage) -> FloatImage:
+    def solve(self, hold: FloatImage, coupling: FloatImage, rhs: FloatImage, threads: int = 1) -> FloatImage:
         """The solution x, (H, W).
 
         Args:
-            diagonal: (H, W).
-            coupling: (H, W, 8), one weight per neighbour in the order of `NEIGHBOURS`; ignored outside the image.
+            hold: (H, W): each row's diagonal less the sum of its couplings.
+            coupling: (H, W, 8), one weight per neighbour in the order of `NEIGHBOURS`; 0 outside the image.
             rhs: (H, W).
+            threads: One is all it uses.
         """
         x = np.empty(self.shape)
-        # The fronts are small: on a busy machine BLAS's threads waste more time waiting for each other than they save.
-        with self._libraries.limit(limits=1, user_api="blas"):
-            _eliminate(self._plan, diagonal, coupling, rhs, self._stacks, self._factors, self._place)
+        diagonal = hold + coupling.sum(axis=-1)
+        _eliminate(self._plan, diagonal, coupling, rhs, self._stacks, self._factors, self._place)
         _substitute(self._plan, self._factors, x.ravel())
         return x
 
 
-def _dissect(height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
-    """Boxes (K, 6): first and past-the-last row and column, dividing row or -1, dividing column or -1; in postorder."""
-    boxes: list[tuple[int, int, int, int, int, int]] = []
-    children: list[tuple[int, int]] = []
-    depths: list[int] = []
-
-    def visit(top: int, bottom: int, left: int, right: int, depth: int) -> int:
-        rows, columns = bottom - top, right - left
-        row = column = first = second = -1
-        if rows * columns > _SMALLEST_BOX:
-            if columns >= rows:
-                column = left + columns // 2
-                first = visit(top, bottom, left, column, depth + 1)
-                second = visit(top, bottom, column + 1, right, depth + 1)
-            else:
-                row = top + rows // 2
-                first = visit(top, row, left, right, depth + 1)
-                second = visit(row + 1, bottom, left, right, depth + 1)
-        boxes.append((top, bottom, left, right, row, column))
-        children.append((first, second))
-        depths.append(depth)
-        return len(boxes) - 1
-
-    visit(0, height, 0, width, 0)
-    return np.array(boxes, np.int64), np.array(children, np.int32), np.array(depths, np.int32)
-
-
-def _stack_sizes(children: NDArray[np.int32], depth: NDArray[np.int32], ring_at: NDArray[np.int64]) -> tuple[int, int]:
-    """Numbers that the Schur complements awaiting their parents take at most, at even and at odd depths."""
-    size = np.diff(ring_at) * (np.diff(ring_at) + 1)
-    now, most = [0, 0], [0, 0]
-    for node, (first, second) in enumerate(children):
-        parity = int(depth[node] % 2)
-        now[parity] += int(size[node])
-        most[parity] = max(most[parity], now[parity])
-        if first >= 0:
-            now[1 - parity] -= int(size[first] + size[second])
-    return most[0], most[1]
-
-
-@njit(nogil=True, cache=True)
-def _write_ring(box, height, width, out):  # type: ignore[no-untyped-def]
-    """Write the pixels around a box that lie inside the image; returns their number."""
-    top, bottom, left, right = box[0], box[1], box[2], box[3]
-    n = 0
-    for row in (top - 1, bottom):
-        if 0 <= row < height:
-            for column in range(max(left - 1, 0), min(right + 1, width)):
-                out[n] = row * width + column
-                n += 1
-    for column in (left - 1, right):
-        if 0 <= column < width:
-            for row in range(top, bottom):
-                out[n] = row * width + column
-                n += 1
-    return n
-
-
-@njit(nogil=True, cache=True)
-def _own_extent(box, is_smallest):  # type: ignore[no-untyped-def]
-    """First and past-the-last row and column of the pixels that a box eliminates."""
-    top, bottom, left, right, row, column = box
-    if is_smallest:
-        return top, bottom, left, right
-    if column >= 0:
-        return top, bottom, column, column + 1
-    return row, row + 1, left, right
-
-
-@njit(nogil=True, cache=True)
-def _lay_out(boxes, children, height, width):  # type: ignore[no-untyped-def]
-    """The pixel lists of all nodes, and where each node's pixels and factors begin."""
-    nodes = len(boxes)
-    own_at = np.zeros(nodes + 1, np.int64)
-    ring_at = np.zeros(nodes + 1, np.int64)
-    factor_at = np.zeros(nodes + 1, np.int64)
-    scratch = np.empty(2 * (height + width) + 4, np.int32)
-    for k in range(nodes):
-        top, bottom, left, right = _own_extent(boxes[k], children[k, 0] < 0)
-        n_own = (bottom - top) * (right - left)
-        n_ring = _write_ring(boxes[k], height, width, scratch)
-        own_at[k + 1] = own_at[k] + n_own
-        ring_at[k + 1] = ring_at[k] + n_ring
-        factor_at[k + 1] = factor_at[k] + n_own * (n_ring + 1)
-    own = np.empty(own_at[nodes], np.int32)
-    ring = np.empty(ring_at[nodes], np.int32)
-    for k in range(nodes):
-        _write_ring(boxes[k], height, width, ring[ring_at[k] : ring_at[k + 1]])
-        top, bottom, left, right = _own_extent(boxes[k], children[k, 0] < 0)
-        n = own_at[k]
-        for row in range(top, bottom):
-            for column in range(left, right):
-                own[n] = row * width + column
-                n += 1
-    return own_at, ring_at, factor_at, own, ring
+def _divide(rows: int, columns: int) -> tuple[int, int]:
+    """The longer side's middle, down to the smallest boxes."""
+    if rows * columns <= _SMALLEST_BOX:
+        return -1, -1
+    return (-1, columns // 2) if columns >= rows else (rows // 2, -1)
 
 
 @njit(nogil=True, cache=True)

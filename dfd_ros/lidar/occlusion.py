@@ -41,7 +41,8 @@ _WIDEST_ROWS = 10  # spacings of beams that a triangle may span: a car's windows
 _GRAZING = np.float32(0.08)
 _STEADY = np.float32(2.0)  # times the change of inverse range between neighbours that may follow on one surface
 # How far the nearer side goes on across a jump. The edge may be anywhere in the gap, so a return that lands at this
-# share of it is hidden with a chance of one minus the share.
+# share of it is hidden with a chance of one minus the share. Simulated streets of 32 and 64 beams, made dense, are worse
+# with less and with more.
 _REACH = np.float32(0.8)
 _REST = np.float32(1.0) - _REACH
 _BEHIND = 0.03  # a return this fraction farther than a surface is hidden by it

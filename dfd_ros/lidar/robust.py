@@ -8,6 +8,9 @@ that is farther than the mean of its surroundings counts
 
 and any return counts s² / (s² + (σ / z)²) of a certain one, where σ is the standard deviation of its range and s that
 of predicting it from its neighbours. One that is nearer than its surroundings is a thin object, not an error.
+
+That is the share that a return has in the best estimate of its pixel, its neighbours' prediction having the rest. The
+toolbox's system gives it the share α / (1 + α), one half for every return; so here α_r is the `odds` of the share.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import math
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from dfd_ros.lidar.evidence import FARTHEST, NEAREST, Evidence, FloatImage
 
@@ -27,6 +31,13 @@ _FAINTEST = 1.0 / 25.0
 """Intensity, of the mean, below which noise grows no further."""
 _LEAST = 1e-6
 """What every return counts at least, so that the system always has a solution."""
+_LEAST_DOUBT = 0.01
+"""Share that its neighbours always keep: a return lies up to half a pixel beside the pixel's centre."""
+
+
+def odds(weights: FloatImage) -> NDArray[np.float32]:
+    """How strongly a return that counts `weights` in [0, 1] holds against its neighbours: at most a hundred to one."""
+    return weights / (1.0 - weights + np.float32(_LEAST_DOUBT))
 
 
 def write_robust_weights(

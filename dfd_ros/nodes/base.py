@@ -17,6 +17,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 
+from dfd_ros.blas import keep_blas_to_one_thread
 from dfd_ros.errors import InputError
 from dfd_ros.nodes.diagnostics import Diagnostics
 from dfd_ros.nodes.parameters import ParameterSet
@@ -51,6 +52,7 @@ class _Equipped(Generic[Parameters]):
 
     def _equip(self, parameters: type[Parameters]) -> None:
         assert isinstance(self, Node)
+        keep_blas_to_one_thread()  # the robot's cores are for all nodes
         self.parameter_set = ParameterSet(self, parameters)
         self.diagnostics = Diagnostics(self)
 

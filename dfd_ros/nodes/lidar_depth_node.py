@@ -3,17 +3,27 @@
 Takes `points` and, as the guide, `pair` (its deep image) or `image_raw` with `camera_info`; joins the newest sweep with
 the image nearest in time; publishes `lidar/sparse_depth` and `lidar/depth` (32FC1 metres, NaN unknown),
 `lidar/confidence` (32FC1 in [0, 1]) and `lidar/dense_points` (the dense depth as a coloured cloud) with the image's
-stamp. The newest sweep wins: one that waits when a newer one comes is dropped as superseded.
+stamp. The newest sweep wins: one that waits when a newer one comes is dropped as superseded. A sweep that the camera
+does not see is answered with NaN everywhere, and counted.
+
+Where the vehicle's `twist` is heard and the cloud tells each point's time, the points are brought to the image's time
+(`lidar.deskew`). A twist says in its header of which frame it is the motion, as that frame itself sees it (REP 105's
+base_link of an odometry, say): the cloud's, the image's, or one that /tf_static joins to the cloud's. A sweep that
+cannot be de-skewed is used as it came, and counted with the reason.
 """
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 from dfd_msgs.msg import ImagePair
+from geometry_msgs.msg import TwistStamped
 from numpy.typing import NDArray
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from dfd_ros import compat
@@ -23,14 +33,18 @@ from dfd_ros.errors import InputError
 from dfd_ros.geometry import Camera, Transform
 from dfd_ros.lidar.calibration import load_extrinsics
 from dfd_ros.lidar.colorize import METHODS, Colorizer, ColorizeSettings
+from dfd_ros.lidar.deskew import TIME_FIELDS, Twist, deskew
 from dfd_ros.lidar.projection import project
 from dfd_ros.nodes.base import DfdNode, run, subscriber_qos
-from dfd_ros.nodes.clouds import coloured_cloud, points_array
+from dfd_ros.nodes.clouds import coloured_cloud, intensity_array, intensity_image, points_array, times_array
 from dfd_ros.nodes.convert import camera_from_info, colour_or_grey, grey_array, image_message, image_view
 from dfd_ros.nodes.parameters import parameter
 from dfd_ros.nodes.worker import LatestWorker
 from dfd_ros.share import config_file
-from dfd_ros.stamps import nanoseconds
+from dfd_ros.stamps import NANOSECONDS, nanoseconds
+
+TWISTS = 200  # kept: a fifth of a second of the fastest wheels
+LONGEST_SWEEP = 2.0  # seconds: a point's time further from the stamp is of another clock
 
 
 @dataclass(frozen=True)
@@ -44,7 +58,8 @@ class LidarDepthParameters:
     )
     method: str = parameter(
         ColorizeSettings.method,
-        "exact solves the toolbox's system; fast is another, quick interpolation, not its answer",
+        "nyu and exact solve the toolbox's system, exact in double precision as the reference; fast is another, quick "
+        "interpolation, not its answer",
         choices=METHODS,
         live=True,
     )
@@ -54,12 +69,24 @@ class LidarDepthParameters:
     robust: bool = parameter(
         ColorizeSettings.robust, "let returns that lie behind their surroundings, or are noisy, count less", live=True
     )
+    depth_edges: bool = parameter(
+        ColorizeSettings.depth_edges,
+        "let steps of depth, too, part neighbours, where the picture may show none",
+        live=True,
+    )
     range_noise: float = parameter(
         ColorizeSettings.range_noise,
         "standard deviation of a return's range, where robust",
         unit="m",
         minimum=0.0,
         maximum=10.0,
+        live=True,
+    )
+    threads: int = parameter(
+        ColorizeSettings.threads,
+        "of the method nyu, to which more than two are of no use",
+        minimum=1,
+        maximum=64,
         live=True,
     )
     min_confidence: float = parameter(
@@ -70,6 +97,14 @@ class LidarDepthParameters:
         live=True,
     )
     max_skew: float = parameter(0.1, "longest time between sweep and image", unit="s", minimum=0.0, maximum=10.0)
+    deskew: bool = parameter(
+        True,
+        "bring each point to the image's time, where a twist is heard and the cloud tells the points' times",
+        live=True,
+    )
+    max_twist_skew: float = parameter(
+        0.1, "longest time between twist and image", unit="s", minimum=0.0, maximum=10.0, live=True
+    )
     niceness: int = parameter(
         10, "of the solving thread: at 0 it competes with depth for the processor", minimum=0, maximum=19
     )
@@ -77,12 +112,30 @@ class LidarDepthParameters:
 
 
 @dataclass(frozen=True)
+class Motion:
+    """How `frame_id` moves at a time, nanoseconds, as itself sees it."""
+
+    stamp: int
+    frame_id: str
+    twist: Twist
+
+
+@dataclass(frozen=True)
 class Sweep:
-    """A cloud and the image it is projected into."""
+    """A cloud, the image it is projected into, and the motion known nearest to the image's time."""
 
     cloud: PointCloud2
     image: Image
     camera_info: CameraInfo
+    motion: Motion | None
+
+
+class CannotDeskewError(InputError):
+    """Why a sweep cannot be de-skewed: in a word that is counted, and in a sentence."""
+
+    def __init__(self, cause: str, why: str) -> None:
+        super().__init__(why)
+        self.cause = cause
 
 
 class LidarDepthNode(DfdNode[LidarDepthParameters]):
@@ -109,12 +162,19 @@ class LidarDepthNode(DfdNode[LidarDepthParameters]):
         self._worker: LatestWorker[Sweep] = LatestWorker(
             self._answer, lambda sweep: self.diagnostics.drop("superseded"), "lidar_depth", self.parameters.niceness
         )
+        self._motions: deque[Motion] = deque(maxlen=TWISTS)
+        self._told: set[str] = set()
+        self.subscribe(TwistStamped, "twist", self._on_twist, subscriber_qos(10))
         guide_type, guide_topic = (ImagePair, "pair") if self.parameters.guide == "pair" else (Image, "image_raw")
         if self.parameters.guide == "image":
             self.subscribe(CameraInfo, "camera_info", self._on_camera_info)
+        options = {
+            "qos_profile": subscriber_qos(2),
+            "qos_overriding_options": QoSOverridingOptions.with_default_policies(),
+        }
         self._filters = [
-            Subscriber(self, PointCloud2, "points", qos_profile=subscriber_qos(2)),
-            Subscriber(self, guide_type, guide_topic, qos_profile=subscriber_qos(2)),
+            Subscriber(self, PointCloud2, "points", **options),
+            Subscriber(self, guide_type, guide_topic, **options),
         ]
         self._synchronizer = ApproximateTimeSynchronizer(self._filters, queue_size=4, slop=self.parameters.max_skew)
         self._synchronizer.registerCallback(self._on_sweep)
@@ -131,40 +191,57 @@ class LidarDepthNode(DfdNode[LidarDepthParameters]):
     def _on_camera_info(self, info: CameraInfo) -> None:
         self._camera_info = info
 
+    def _on_twist(self, message: TwistStamped) -> None:
+        linear, angular = message.twist.linear, message.twist.angular
+        try:
+            twist = Twist(np.array([linear.x, linear.y, linear.z]), np.array([angular.x, angular.y, angular.z]))
+        except InputError as error:
+            self.diagnostics.drop("bad_twist", str(error))
+            return
+        self._motions.append(Motion(nanoseconds(message.header.stamp), message.header.frame_id, twist))
+
     def _on_sweep(self, cloud: PointCloud2, guide: ImagePair | Image) -> None:
         self.diagnostics.count("received")
-        if isinstance(guide, ImagePair):
-            self._worker.put(Sweep(cloud, guide.deep, guide.camera_info))
-        elif self._camera_info is None:
+        image, info = (guide.deep, guide.camera_info) if isinstance(guide, ImagePair) else (guide, self._camera_info)
+        if info is None:
             self.diagnostics.drop("no_camera_info", "camera_info: expected one before the first sweep, got none")
-        else:
-            self._worker.put(Sweep(cloud, guide, self._camera_info))
+            return
+        now = nanoseconds(image.header.stamp)
+        motion = min(self._motions, key=lambda motion: abs(motion.stamp - now), default=None)
+        self._worker.put(Sweep(cloud, image, info, motion))
 
     def _answer(self, sweep: Sweep) -> None:
         start = time.perf_counter()
-        header = sweep.image.header
         try:
             image = colour_or_grey(sweep.image, "image")
             camera = camera_from_info(sweep.camera_info, (image.height, image.width))
-            sparse = self._project(sweep.cloud, header.frame_id, camera)
+            sparse, intensity = self._project(sweep, camera)
             self.diagnostics.timing("project", time.perf_counter() - start)
             if self._sparse.get_subscription_count():
-                self._sparse.publish(image_message(sparse, "32FC1", header))
-            self._publish_dense(image, camera, sparse)
+                self._sparse.publish(image_message(sparse, "32FC1", image.header))
+            self._publish_dense(image, camera, sparse, intensity)
         except InputError as error:
             self.diagnostics.drop("bad_sweep", str(error))
             return
-        self.diagnostics.count("answered")
         self.diagnostics.timing("colorize", time.perf_counter() - start)
         age = self.get_clock().now().nanoseconds - nanoseconds(sweep.cloud.header.stamp)
         self.diagnostics.timing("latency", 1e-9 * age)
+        if np.isfinite(sparse).any():
+            self.diagnostics.count("answered")
+        else:
+            count = sweep.cloud.width * sweep.cloud.height
+            self.diagnostics.drop(
+                "nothing_in_view", f"points: expected points in the camera's view, got none of {count}"
+            )
 
-    def _publish_dense(self, image: Image, camera: Camera, sparse: NDArray[np.float32]) -> None:
+    def _publish_dense(
+        self, image: Image, camera: Camera, sparse: NDArray[np.float32], intensity: NDArray[np.float32] | None
+    ) -> None:
         wanted = [p.get_subscription_count() > 0 for p in (self._dense, self._confidence, self._points)]
         if not any(wanted):
             return
         header = image.header
-        dense = self._colorizer_for(camera.shape).solve(grey_array(image), sparse)
+        dense = self._colorizer_for(camera.shape).solve(grey_array(image), sparse, intensity)
         if wanted[0]:
             self._dense.publish(image_message(dense.depth, "32FC1", header))
         if wanted[1]:
@@ -175,13 +252,62 @@ class LidarDepthNode(DfdNode[LidarDepthParameters]):
             colours = image_view(image, "image")
             self._points.publish(coloured_cloud(dense.depth, self._rays, colours, image.encoding, header))
 
-    def _project(self, cloud: PointCloud2, camera_frame: str, camera: Camera) -> NDArray[np.float32]:
+    def _project(self, sweep: Sweep, camera: Camera) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Sparse depth and, where it is of use and known, its returns' intensity."""
+        p, cloud = self.parameters, sweep.cloud
+        camera_from_lidar = self._camera_from_lidar(cloud.header.frame_id, sweep.image.header.frame_id)
         points = points_array(cloud)
-        sparse = project(points, self._camera_from_lidar(cloud.header.frame_id, camera_frame), camera).depth
-        sparse[sparse > self.parameters.max_depth] = np.nan
-        if not np.isfinite(sparse).any():
-            raise InputError(f"points: expected points in the camera's view, got none of {len(points)}")
-        return sparse
+        if p.deskew:
+            points = self._deskew(points, sweep, camera_from_lidar)
+        sparse = project(points, camera_from_lidar, camera).depth
+        sparse[sparse > p.max_depth] = np.nan
+        intensity = intensity_array(cloud) if p.robust else None
+        if intensity is None:
+            return sparse, None
+        return sparse, intensity_image(points, intensity, camera_from_lidar, camera, sparse)
+
+    def _deskew(self, points: NDArray[np.float32], sweep: Sweep, camera_from_lidar: Transform) -> NDArray[np.float32]:
+        """The points as they lie at the image's time, or as they are where that cannot be told."""
+        stamp, now = nanoseconds(sweep.cloud.header.stamp), nanoseconds(sweep.image.header.stamp)
+        try:
+            twist = self._lidar_twist(sweep, now, camera_from_lidar)
+            times = checked_times(sweep.cloud)
+        except CannotDeskewError as error:
+            self.diagnostics.count(f"not_deskewed/{error.cause}")
+            self._tell_once(f"sweeps are not de-skewed: {error}", error.cause)
+            return points
+        self.diagnostics.count("deskewed")
+        self._tell_once("sweeps are de-skewed", "deskewed")
+        return deskew(points, times, twist, (now - stamp) / NANOSECONDS)
+
+    def _lidar_twist(self, sweep: Sweep, now: int, camera_from_lidar: Transform) -> Twist:
+        """The motion of the LiDAR's frame around the image's time; raises CannotDeskewError."""
+        motion, frame = sweep.motion, sweep.cloud.header.frame_id
+        if motion is None:
+            raise CannotDeskewError("no_twist", "twist: expected the vehicle's motion, heard none")
+        skew = abs(motion.stamp - now) / NANOSECONDS
+        if skew > self.parameters.max_twist_skew:
+            limit = self.parameters.max_twist_skew
+            raise CannotDeskewError(
+                "stale_twist", f"twist: expected one within {limit:g} s of the image, got the nearest {skew:.3g} s off"
+            )
+        if motion.frame_id == frame:
+            return motion.twist
+        if motion.frame_id == sweep.image.header.frame_id:
+            return seen_from(camera_from_lidar.inverse(), motion.twist)
+        lidar_from_vehicle = static_transform(self, frame, motion.frame_id)
+        if lidar_from_vehicle is None:
+            raise CannotDeskewError(
+                "unknown_frame",
+                f"twist: expected one of frame {frame!r}, {sweep.image.header.frame_id!r}, or one that /tf_static joins "
+                f"to these, got {motion.frame_id!r}",
+            )
+        return seen_from(lidar_from_vehicle, motion.twist)
+
+    def _tell_once(self, sentence: str, topic: str) -> None:
+        if topic not in self._told:
+            self._told.add(topic)
+            self.get_logger().info(sentence)
 
     def _camera_from_lidar(self, lidar_frame: str, camera_frame: str) -> Transform:
         if lidar_frame == camera_frame:
@@ -197,10 +323,38 @@ class LidarDepthNode(DfdNode[LidarDepthParameters]):
             method=p.method,
             inverse_depth=p.inverse_depth,
             robust=p.robust,
+            depth_edges=p.depth_edges,
             range_noise=p.range_noise,
             min_confidence=p.min_confidence,
+            threads=p.threads,
         )
         return self._colorizer
+
+
+def seen_from(target_from_source: Transform, twist: Twist) -> Twist:
+    """The motion of the target frame, rigidly joined to the source frame that moves so (Modern Robotics, eq. 3.83)."""
+    rotation, origin = target_from_source.rotation, target_from_source.translation
+    angular = rotation @ twist.angular
+    return Twist(rotation @ twist.linear + np.cross(origin, angular), angular)
+
+
+def checked_times(cloud: PointCloud2) -> NDArray[np.float64]:
+    """The points' times, seconds after the cloud's stamp; raises CannotDeskewError where there are none to be used."""
+    try:
+        times = times_array(cloud)
+    except InputError as error:
+        raise CannotDeskewError("bad_point_times", str(error)) from error
+    if times is None:
+        raise CannotDeskewError("no_point_times", f"points: expected a field of {', '.join(TIME_FIELDS)}, got none")
+    known = times[np.isfinite(times)]
+    # By the median: the time of a point without return may be 0 where others count from 1970.
+    middle = float(np.median(known)) if len(known) else math.nan
+    if not abs(middle) <= LONGEST_SWEEP:
+        raise CannotDeskewError(
+            "bad_point_times",
+            f"points: expected times within {LONGEST_SWEEP:g} s of the sweep's stamp, got a median {middle:.3g} s off",
+        )
+    return times
 
 
 def warm_up() -> None:
@@ -211,10 +365,12 @@ def warm_up() -> None:
     camera = Camera(width=16, height=16, fx=16.0, fy=16.0, cx=8.0, cy=8.0)
     # A LiDAR beside the camera: where there is no parallax nothing is culled, and culling would not be compiled.
     beside = Transform(translation=np.array([0.0, -0.1, 0.0]))
-    sparse = project(np.eye(3, dtype=np.float32) + 1.0, beside, camera).depth
+    points = deskew(np.eye(3, dtype=np.float32) + 1.0, np.zeros(3), Twist())
+    sparse = project(points, beside, camera).depth
+    intensity = intensity_image(points, np.ones(3, np.float32), beside, camera, sparse)
     for method in METHODS:
         colorizer = Colorizer(camera.shape, ColorizeSettings(method=method, robust=True))
-        colorizer.solve(np.zeros(camera.shape, np.float32), np.nan_to_num(sparse, nan=1.0))
+        colorizer.solve(np.zeros(camera.shape, np.float32), np.nan_to_num(sparse, nan=1.0), intensity)
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """The simulated vehicle as hardware: a camera behind the switched aperture, a LiDAR, and the ground truth.
 
 Takes `aperture/state` (what the aperture really did decides what a frame shows); publishes `image_raw`, `camera_info`,
-`exposure`, `points`, and `ground_truth/depth` and `ground_truth/objects` for scoring.
+`exposure`, `points`, `twist` (of the camera's frame, with each sweep), and `ground_truth/depth` and
+`ground_truth/objects` for scoring.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from dfd_msgs.msg import ApertureState, Exposure, ObjectBox, ObjectBoxes
+from geometry_msgs.msg import TwistStamped, Vector3
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, RegionOfInterest
 from std_msgs.msg import Header
 
@@ -76,6 +79,7 @@ class SimNode(DfdSource[SimParameters]):
         self._camera_info = self.advertise(CameraInfo, "camera_info")
         self._exposure = self.advertise(Exposure, "exposure")
         self._points = self.advertise(PointCloud2, "points")
+        self._twist = self.advertise(TwistStamped, "twist")
         self._truth = self.advertise(Image, "ground_truth/depth")
         self._objects = self.advertise(ObjectBoxes, "ground_truth/objects")
         self.subscribe(ApertureState, "aperture/state", self._on_state, latched_qos(depth=100))
@@ -146,9 +150,15 @@ class SimNode(DfdSource[SimParameters]):
     def _sweep(self) -> None:
         if self._start is None or not self._points.get_subscription_count():
             return
-        now = self.get_clock().now().nanoseconds
-        header = Header(stamp=time_message(now), frame_id=self.parameter_set.value.lidar_frame_id)
-        self._points.publish(cloud_message(self._vehicle.sweep(self._time_since_start(now)), header))
+        p, now = self.parameter_set.value, self.get_clock().now().nanoseconds
+        stamp, time = time_message(now), self._time_since_start(now)
+        world_from_camera = self._vehicle.world_from_camera(time)
+        x, y, z = np.array([p.speed if p.moving else 0.0, 0.0, 0.0]) @ world_from_camera.rotation
+        twist = TwistStamped(header=Header(stamp=stamp, frame_id=p.frame_id))
+        twist.twist.linear = Vector3(x=x, y=y, z=z)
+        self._twist.publish(twist)
+        header = Header(stamp=stamp, frame_id=p.lidar_frame_id)
+        self._points.publish(cloud_message(self._vehicle.sweep(time), header))
         self.diagnostics.count("sweeps")
 
     def _time_since_start(self, now: int) -> float:

@@ -53,8 +53,14 @@ class Colorization:
         """Names and values, as printed."""
         dense, settings = self.dense, self.settings
         pixels = dense.depth.size
-        options = [name for name, on in (("1/z", settings.inverse_depth), ("robust", settings.robust)) if on]
+        # fast has 1/z and depth edges always, and as its own
+        options = (
+            ("for 1/z", settings.inverse_depth and dense.is_toolbox_system),
+            ("robust", settings.robust),
+            ("depth edges", settings.depth_edges and dense.is_toolbox_system),
+        )
         answer = "the toolbox's system" if dense.is_toolbox_system else "not the toolbox's system"
+        method = ", ".join([f"{dense.method}: {answer}", *(name for name, on in options if on)])
         return {
             "points": f"{len(self.frame.points)}",
             "points in view": f"{self.sparse.in_view}",
@@ -64,10 +70,12 @@ class Colorization:
             f"of confidence {CONFIDENCE_THRESHOLD:g} or more": (
                 f"{100 * float((dense.confidence >= CONFIDENCE_THRESHOLD).mean()):.1f} %"
             ),
-            "method": ", ".join([dense.method, *options, answer]),
+            "method": method,
             "time": f"{1e3 * self.seconds:.1f} ms",
             f"error at {100 * _HIDDEN:.0f} % of returns left out": (
                 f"{100 * self.left_out_rel:.2f} %, {self.left_out_mae:.3f} m"
+                if math.isfinite(self.left_out_rel)
+                else "unknown: too few returns"
             ),
         }
 
@@ -108,7 +116,7 @@ def save_colorization(colorization: Colorization, folder: Path) -> tuple[Path, P
                 sparse_depth=sparse,
                 dense_depth=dense.depth,
                 confidence=dense.confidence,
-                title=f"{name}: LiDAR made dense, {dense.method}",
+                title=f"{name}: a LiDAR sweep made dense ({dense.method})",
             ),
             picture,
         )

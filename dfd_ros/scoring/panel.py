@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import minimum_filter
@@ -48,6 +49,8 @@ MAX_ERROR = 0.3  # relative error at the scale's end
 GAINS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)  # of the boundary cue
 CUE_PERCENTILE = 97.0  # of the boundary cue, brought to full contrast
 TICKS = tuple(step * 10.0**power for power in (-1, 0, 1, 2) for step in (1, 2, 3, 5))  # metres
+NARROW = 6.0  # farthest by nearest, below which these are too few, and ticks are even
+NARROW_TICKS = MaxNLocator(nbins=7, steps=[1, 2, 5, 10])
 POINT_SIZE = 3  # pixels of the image
 DIMMED = 0.45  # brightness of the picture under the LiDAR points
 
@@ -198,8 +201,9 @@ class _Tiles:
             reach = f": {np.percentile(known, 1):.1f} to {np.percentile(known, 99):.1f} m" if known.size else ""
             self._add(f"Estimated depth{reach}", self._colour_depth(content.estimate))
         if self._depth_scale is not None:
-            shares = [float(self._depth_scale(tick)) for tick in TICKS]
-            ticks = tuple((tick, f"{tick:g}") for tick, share in zip(TICKS, shares, strict=True) if 0 <= share <= 1)
+            near, far = float(self._depth_scale.vmin or 0.0), float(self._depth_scale.vmax or 0.0)
+            metres = TICKS if far > NARROW * near else NARROW_TICKS.tick_values(near, far)
+            ticks = tuple((float(tick), f"{tick:g}") for tick in metres if near <= tick <= far)
             self.legends.append(_Legend("depth, metres", DEPTH_COLOURS, self._depth_scale, ticks))
         if content.confidence is not None:
             share = 100 * np.mean(content.confidence >= CONFIDENCE_THRESHOLD)
