@@ -12,9 +12,10 @@ The matrix is not symmetric, and only the solution of this very system is the to
   iterate, so no rule when to stop and no cap: the work is the same for every picture, and so is the bound on the error,
   1e-3 of the answer (in the mean it is below 1e-6).
 - `exact`: this system, solved directly in double precision (`grid_solver`): the reference.
-- `fast`: NOT this system, and not the toolbox's answer: on simulated streets, with 64 beams 5 to 16 % of the
-  pixels in the LiDAR's zone, with 16 beams 21 to 45 %, and more outside it, differ from that by over 10 %. It is a line fitted to the nearby returns' inverse depth
-  along the picture's edges (`evidence`), in a hundredth of the time, and no less accurate where that can be told.
+- `fast`: NOT this system, and not the toolbox's answer: on simulated streets 5 to 16 % of the pixels in the LiDAR's
+  zone (with 16 beams 21 to 45 %), and more outside it, differ from that by over 10 %. It is a line fitted to the nearby
+  returns' inverse depth along the picture's edges (`evidence`), in a tenth of the time, and no less accurate where that
+  can be told.
 
 Any method's answer comes with a confidence (`confidence`), and with NaN where nothing supports a value: nowhere a
 return, or in the sky (`sky`).
