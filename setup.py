@@ -7,6 +7,16 @@ from setuptools import find_packages, setup
 NAME = "dfd_ros"
 # What compiles the CUDA kernels, for any GPU and on machines without one.
 CUDA = ["cuda-bindings>=13", "nvidia-cuda-nvrtc>=13"]
+# What trains and scores networks.
+TRAIN = [
+    "torch>=2.5",
+    "h5py>=3.10",
+    "lightning>=2.4",
+    "pydantic>=2.6",
+    "safetensors>=0.4",
+    "tensorboardX>=2.6",
+    "torchmetrics>=1.4",
+]
 
 
 def files_below(folder: str) -> list[tuple[str, list[str]]]:
@@ -26,7 +36,7 @@ setup(
     maintainer="dfd_ros maintainers",
     maintainer_email="maintainers@dfd-ros.invalid",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={f"{NAME}.optics.kernels": ["*.cu"]},
+    package_data={NAME: ["zoo/*"], f"{NAME}.optics.kernels": ["*.cu"]},
     python_requires=">=3.11",
     install_requires=[
         "matplotlib>=3.6",
@@ -55,7 +65,8 @@ setup(
         # The PSF layer and what is trained through it.
         "torch": ["torch>=2.5"],
         "cuda": CUDA,
-        "test": ["torch>=2.5", "hypothesis>=6", "mypy>=1.10", "pytest>=8", "ruff>=0.6", *CUDA],
+        "train": TRAIN,
+        "test": [*TRAIN, "hypothesis>=6", "mypy>=1.10", "pytest>=8", "ruff>=0.6", *CUDA],
     },
     entry_points={
         "console_scripts": ["dfd = dfd_ros.cli:main"],

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dfd_ros.errors import InputError
@@ -119,16 +120,24 @@ def colorize(
     points: Annotated[Path, typer.Argument(help="sweep: KITTI's .bin, or .npy or .npz of (N, 3) and more")],
     calib: Annotated[Path, typer.Argument(help="KITTI's calib .txt, or .yaml with camera and camera_from_lidar")],
     out: Annotated[Path, typer.Option(help="folder for <image>_dense.png, _depth.png and _depth.npz")] = Path(),
-    method: Annotated[str, typer.Option(help="how dense depth is found; exact or fast")] = "exact",
-    plain: Annotated[bool, typer.Option("--plain", help="the toolbox's method: depth, not 1/z; no culling")] = False,
+    method: Annotated[str, typer.Option(help="how dense depth is found: nyu, exact or fast")] = "nyu",
+    plain: Annotated[bool, typer.Option("--plain", help="the toolbox's method: no option, no culling")] = False,
     min_confidence: Annotated[float, typer.Option(help="leave out depth below it", min=0.0, max=1.0)] = 0.0,
+    threads: Annotated[int, typer.Option(help="of nyu, to which more than two are of no use", min=1)] = 2,
 ) -> None:
     """Make one LiDAR sweep dense against its picture: the picture of it, the depth, and the numbers."""
     from dfd_ros.data.lidar_frame import load_frame
     from dfd_ros.lidar.colorize import ColorizeSettings
     from dfd_ros.scoring.colorization import colorize_frame, save_colorization
 
-    settings = ColorizeSettings(method=method, inverse_depth=not plain, robust=not plain, min_confidence=min_confidence)
+    settings = ColorizeSettings(
+        method=method,
+        inverse_depth=not plain,
+        robust=not plain,
+        depth_edges=not plain,
+        min_confidence=min_confidence,
+        threads=threads,
+    )
     colorization = colorize_frame(load_frame(image, points, calib), settings, cull=not plain)
     table = Table()
     for column in ("", "value"):
@@ -136,7 +145,8 @@ def colorize(
     for name, value in colorization.figures().items():
         table.add_row(name, value)
     console.print(table)
-    console.print("written: " + ", ".join(map(str, save_colorization(colorization, out))), highlight=False)
+    for path in save_colorization(colorization, out):
+        print(f"written: {path}")  # in one line, however long
 
 
 @app.command()
@@ -155,6 +165,60 @@ def score(
         folder.mkdir(parents=True, exist_ok=True)
         summary.save(folder / "summary.json")
         panel_from_bag(bag, folder / "panel.png")
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="recipe: a file, or a name such as dual_aperture (config/train/)")],
+    out: Annotated[str, typer.Option(help="folder to write into; default: runs/<the recipe's name>")] = "",
+    data: Annotated[str, typer.Option(help="data set, where the recipe leaves it open: KIND:PATH, or a path")] = "",
+    change: Annotated[list[str], typer.Option("--set", help="key=value, over the recipe's; as often as needed")] = [],  # noqa: B006
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the folder's last checkpoint")] = False,
+) -> None:
+    """Train a network by a recipe: logs, checkpoints, and at the end its weights with their model card."""
+    from dfd_ros.learning.recipe import load_recipe
+    from dfd_ros.learning.train import train as run
+
+    content = load_recipe(recipe, change, data)
+    run(content, Path(out or f"runs/{content.name}"), resume=resume, console=console)
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="weights: a file, or a name of the zoo; or classical, s_transform, …")],
+    data: Annotated[str, typer.Option(help="data set: KIND:PATH, or a path")],
+    calibration: Annotated[str, typer.Option(help="lens file of what took the pictures")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
+    out: Annotated[str, typer.Option(help="folder for report.html and scores.json")] = "",
+    compare: Annotated[list[str], typer.Option(help="another model to score beside it; as often as needed")] = [],  # noqa: B006
+    split: Annotated[str, typer.Option(help="the data set's: train, test or all")] = "",
+    folds: Annotated[int, typer.Option(help="score one of so many blocks of the samples alone", min=0)] = 0,
+    fold: Annotated[int, typer.Option(help="which one, from 0", min=0)] = 0,
+    flip: Annotated[bool, typer.Option("--flip", help="networks: take the mean with the mirror image")] = False,
+    dropout_samples: Annotated[int, typer.Option(help="D3-Net: so many passes with dropout", min=0)] = 0,
+    register: Annotated[
+        bool | None, typer.Option(help="photographs: register pairs first; default: as the model was trained")
+    ] = None,
+    boxes: Annotated[str, typer.Option(help="JSON file of objects to score one by one")] = "",
+) -> None:
+    """Score a model on data with known depth, beside others and published figures."""
+    from dfd_ros.learning.score import ScoreSettings, score_models
+
+    settings = ScoreSettings(
+        models=(model, *compare),
+        data=data,
+        calibration=calibration,
+        as_json=as_json,
+        out=out,
+        split=split or None,
+        folds=folds,
+        fold=fold,
+        flip=flip,
+        dropout_samples=dropout_samples,
+        register=register,
+        boxes=boxes,
+    )
+    score_models(settings, console)
 
 
 @app.command()
@@ -182,7 +246,7 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
+        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

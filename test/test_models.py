@@ -19,9 +19,12 @@ from dfd_ros.models.dense_aspp import DenseAspp, ResNet50, SelfAttention
 from dfd_ros.models.densenet import CHANNELS, DenseNet121
 from dfd_ros.models.dual_aperture import DualAperture
 from dfd_ros.models.focus import FocusDefocus, complete_all_in_focus, laplacian_of_gaussian
+from dfd_ros.models.physics_net import PhysicsNet
 from dfd_ros.models.registry import MODELS, build, default_options, describe
 from dfd_ros.models.two_headed import TwoHeaded
 from dfd_ros.models.weights import load_encoder, read_safetensors
+from dfd_ros.optics.lens_file import load_lens
+from dfd_ros.share import config_file
 
 SMALL = {"dual_aperture": {"features": 8}, "focus_defocus": {"features": 4}}
 """Options that make a network small where its size does not matter."""
@@ -31,7 +34,11 @@ every_model = pytest.mark.parametrize("name", MODELS)
 @pytest.fixture(scope="module")
 def models() -> dict[str, DepthModel]:
     torch.manual_seed(0)
-    return {name: build(name, **SMALL.get(name, {})) for name in MODELS}
+    models = {name: build(name, **SMALL.get(name, {})) for name in MODELS}
+    for model in models.values():
+        if isinstance(model, PhysicsNet):
+            model.set_lens(load_lens(config_file("lenses/street.yaml")))
+    return models
 
 
 def pictures(model: DepthModel, height: int, width: int, batch: int = 1, seed: int = 0) -> torch.Tensor:
@@ -54,6 +61,7 @@ def pictures(model: DepthModel, height: int, width: int, batch: int = 1, seed: i
         ("two_headed", {}, 41_414_400),
         ("dense_aspp", {}, 46_382_113),
         ("focus_defocus", {}, 17_262_370),
+        ("physics_net", {}, 1_086_646),
     ],
 )
 def test_the_parameters_are_as_many_as_published_or_said(name: str, options: dict, parameters: int) -> None:
@@ -117,6 +125,10 @@ def test_any_size_from_32_pixels_gives_depth_of_that_size(models: dict, name: st
 def test_every_parameter_learns(models: dict, name: str) -> None:
     model = models[name].train()
     torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():  # what begins at nothing passes nothing on in its first step
+                parameter.normal_(0.0, 0.1)
     outputs = model(pictures(model, 64, 64, batch=2))
     # A weight for each pixel, so that nothing cancels over the picture.
     loss = sum(torch.sum(value * torch.randn_like(value)) for value in outputs.values())

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import torch
 
@@ -21,6 +21,7 @@ from dfd_ros.models.d3net import D3Net
 from dfd_ros.models.dense_aspp import DenseAspp
 from dfd_ros.models.dual_aperture import DualAperture
 from dfd_ros.models.focus import FocusDefocus
+from dfd_ros.models.physics_net import PhysicsNet
 from dfd_ros.models.two_headed import TwoHeaded
 
 MODELS: Mapping[str, type[DepthModel]] = MappingProxyType(
@@ -30,6 +31,7 @@ MODELS: Mapping[str, type[DepthModel]] = MappingProxyType(
         "focus_defocus": FocusDefocus,
         "dense_aspp": DenseAspp,
         "two_headed": TwoHeaded,
+        "physics_net": PhysicsNet,
     }
 )
 
@@ -97,9 +99,9 @@ def _checked(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_a(value: Any, hint: Any) -> bool:
-    """Whether a value is of an option's type: the four kinds that options have."""
-    if hint == tuple[str, ...]:
-        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    """Whether a value is of an option's type: the five kinds that options have."""
+    if hint in (tuple[str, ...], tuple[int, ...]):
+        return isinstance(value, tuple) and all(_is_a(item, get_args(hint)[0]) for item in value)
     if hint in (int, float):
         return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
     return isinstance(value, hint)

@@ -1,0 +1,142 @@
+"""What a recipe's data is: the data sets it names, opened, and training's batches of them."""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from dfd_ros.data.open import OpenOptions, open_dataset
+from dfd_ros.data.samples import Dataset, Sample, Selection, resized
+from dfd_ros.data.synthetic import LensRange, SyntheticSettings
+from dfd_ros.errors import InputError
+from dfd_ros.learning.batches import Augmentation, Batches, Source
+from dfd_ros.learning.recipe import DataRecipe, Recipe
+from dfd_ros.optics.lens_file import load_lens
+from dfd_ros.share import config_file
+
+_LENS_SAMPLES = 8  # looked at for the card
+
+
+class _Resized(Dataset):
+    """A data set whose pictures are brought to one size."""
+
+    def __init__(self, dataset: Dataset, shape: tuple[int, int]) -> None:
+        self.names, self._dataset, self._shape = dataset.names, dataset, shape
+
+    def read(self, index: int) -> Sample:
+        return resized(self._dataset.read(index), self._shape)
+
+
+def open_data(recipe: DataRecipe) -> Dataset:
+    """The data set of a recipe.
+
+    Raises:
+        InputError: It cannot be opened, a setting is unknown, or no sample is left.
+    """
+    options = OpenOptions(
+        split=recipe.split,
+        lens=load_lens(config_file(recipe.lens)) if recipe.lens else None,
+        register=recipe.register_pairs,
+        synthetic=_synthetic(recipe.synthetic) if recipe.synthetic else None,
+    )
+    dataset = open_dataset(recipe.spec, options)
+    numbers = _selected(recipe, len(dataset))
+    if not numbers:
+        raise InputError(
+            f"data {recipe.spec}: expected samples from number {recipe.first} on, got {len(dataset)} in all"
+        )
+    if len(numbers) < len(dataset):
+        dataset = Selection(dataset, numbers)
+    return dataset if recipe.size is None else _Resized(dataset, recipe.size)
+
+
+def open_batches(recipe: Recipe) -> Batches:
+    """Training's batches; errors as for `open_data`."""
+    augment = recipe.data.augment
+    sources = [Source(open_data(data), data.share) for data in recipe.data.train]
+    augmentation = Augmentation(augment.crop, augment.patches, augment.mirror, augment.upend, augment.light)
+    return Batches(sources, recipe.train.batch, augmentation, recipe.train.seed)
+
+
+def lens_ranges(samples: Iterable[Sample]) -> dict[str, tuple[float, float]]:
+    """Least and greatest of what the samples' lenses are: f-numbers, distances in metres, CoC at infinity in pixels."""
+    found: dict[str, list[float]] = {}
+    for sample in samples:
+        lens = sample.lens
+        if lens is None:
+            continue
+        figures = {
+            "f_number_shallow": lens.f_number_shallow,
+            "f_number_deep": lens.f_number_deep,
+            "focus_distance": lens.focus_distance,
+            "largest_coc": lens.coc_scale / lens.f_number_shallow,
+            "min_depth": lens.min_depth,
+            "max_depth": lens.max_depth,
+        }
+        for name, figure in figures.items():
+            found.setdefault(name, []).append(figure)
+    return {name: (min(figures), max(figures)) for name, figures in found.items()}
+
+
+def only_lens(samples: Iterable[Sample]) -> dict[str, Any]:
+    """The fields of the one lens that took all samples, less those not known; empty where they differ."""
+    lenses = [None if sample.lens is None else asdict(sample.lens) for sample in samples]
+    if not lenses or lenses[0] is None or any(repr(lens) != repr(lenses[0]) for lens in lenses):
+        return {}
+    return {k: v for k, v in lenses[0].items() if not (isinstance(v, float) and math.isnan(v))}
+
+
+def some_samples(batches: Batches) -> Iterable[Sample]:
+    """A few samples of each source, evenly spread."""
+    for source in batches.sources:
+        count = min(len(source.dataset), _LENS_SAMPLES)
+        for k in range(count):
+            yield source.dataset.read(k * len(source.dataset) // count)
+
+
+def _selected(recipe: DataRecipe, count: int) -> list[int]:
+    folds, k = recipe.folds, recipe.fold
+    numbers: Sequence[int] = range(count)
+    if folds:
+        start, stop = k * count // folds, (k + 1) * count // folds
+        numbers = range(start, stop) if recipe.held_out else [*range(start), *range(stop, count)]
+    return list(numbers[recipe.first : recipe.first + recipe.count] if recipe.count else numbers[recipe.first :])
+
+
+def _synthetic(content: dict[str, Any]) -> SyntheticSettings:
+    """Settings from plain values: lists for tuples, a mapping or a lens file for the lens."""
+    values = dict(content)
+    lens = values.get("lens")
+    if isinstance(lens, str):
+        values["lens"] = load_lens(config_file(lens))
+    elif isinstance(lens, dict):
+        values["lens"] = _record(LensRange, lens)
+    return _record(SyntheticSettings, values)
+
+
+Record = typing.TypeVar("Record")
+
+
+def _record(kind: type[Record], content: dict[str, Any]) -> Record:
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(content) - known)
+    if unknown:
+        raise InputError(f"synthetic: unknown setting {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    try:
+        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
+    except TypeError as error:
+        raise InputError(f"synthetic: expected numbers and ranges, got {content} ({error})") from error
+
+
+def spec_of(recipe: DataRecipe) -> str:
+    """In a line, for the card."""
+    parts = [Path(recipe.spec).name if recipe.spec.startswith("/") else recipe.spec]
+    if recipe.folds:
+        parts.append(f"fold {recipe.fold} of {recipe.folds} {'only' if recipe.held_out else 'left out'}")
+    if recipe.count:
+        parts.append(f"samples {recipe.first} to {recipe.first + recipe.count - 1}")
+    return ", ".join(parts)

@@ -1,0 +1,255 @@
+"""What a pair tells of its blur, with nothing learned: band energies, and how well each depth of a lens explains them.
+
+Both pictures pass a bank of ring-shaped band filters. Around each cell of 4 x 4 pixels three numbers of a band are
+kept: the energies of the shallow and of the deep picture, S and D, and their correlation X. Where the CoCs are c_s and
+c_d the pictures' spectra are H(c_s) and H(c_d) times that of the scene, so what a band shows are samples of two
+variables of covariance α C, with
+
+    C = [[⟨H_s²⟩, ⟨H_s H_d⟩], [⟨H_s H_d⟩, ⟨H_d²⟩]] + ρ tr(C) I,    ⟨·⟩ the mean over the band,
+
+and α the scene's, unknown. With the α that suits them best the samples' negative log-likelihood (of two Gaussian
+variables; its data are a Wishart matrix, Anderson, An Introduction to Multivariate Statistical Analysis, ch. 7) is
+
+    ln E + const,    E = (⟨H_d²⟩ S − 2 ⟨H_s H_d⟩ X + ⟨H_s²⟩ D) / sqrt(det C).
+
+For an infinitely narrow band this is the whitened projection of `dfd_ros.optics.projection`; the determinant is what
+makes the blur found unbiased where H changes within the band. ρ stands for all that is not in the model.
+
+E is linear in what was kept: the cost volume of a lens is one small matrix product, and the matrix is the lens.
+`lens_table` makes it: for each of K depths, even in 1/z over the lens's range, ln z and three factors a band. Tables are
+inputs of the network: another lens, another table, the same weights.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 (its usual name)
+from numpy.typing import NDArray
+from scipy.special import j1
+from torch import Tensor, nn
+
+from dfd_ros.errors import InputError
+
+CELL = 4
+"""Side of a cell, pixels."""
+LEVELS = 4
+"""Of the pyramid: each holds two bands, an octave below those of the one before."""
+CENTRES = (0.30, 0.21)
+"""Of a level's bands, cycles per pixel of the level: half an octave apart."""
+BANDS = LEVELS * len(CENTRES)
+STATISTICS = 3
+"""Of each band: S, X, D."""
+LABELS = 32
+"""Depths of a table."""
+UNMODELLED = 0.01
+"""ρ: noise, misregistration and aberrations, as a fraction of a band's energy."""
+NOISE_ENERGY = 2e-6
+"""Added to energies before the logarithm: what 8 bits and compression leave on a flat wall."""
+TABLE_COLUMNS = 1 + STATISTICS * BANDS
+"""Of a lens table: ln depth (metres), then the factors of S, X and D of each band."""
+
+_LEAST_MISFIT = 4e-5  # E of a flat wall's noise
+_BAND_SIGMA = 0.3  # octaves, of the log-Gabor ring (Field, JOSA A 4(12), 1987)
+_TAPS = 9
+_MEAN_CELL = 16  # pixels: local brightness is made even over such cells, blurred
+_SHADOW = 0.01  # linear light, where read noise takes over from photon noise
+_BINOMIAL = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16.0  # low pass of the pyramid (Burt & Adelson, 1983)
+_TRIANGLE = np.array([1.0, 2.0, 1.0]) / 4.0
+
+Array = NDArray[np.float64]
+
+
+class AnyLens(Protocol):
+    """What is asked of a lens: `dfd_ros.optics.lens.Lens`."""
+
+    f_number_deep: float
+    min_depth: float
+    max_depth: float
+    psf: str
+    focus_blur: float
+
+    def coc(self, depth: Array, f_number: float | None = None) -> Any:
+        """CoC in pixels at depths in metres, at the shallow aperture unless another is given."""
+
+
+def lens_table(lens: AnyLens, labels: int = LABELS, zoom: float = 1.0) -> Tensor:
+    """The table of a lens, (labels, TABLE_COLUMNS) float32.
+
+    Args:
+        lens: Its range is cut into `labels` depths; CoCs are pixels of the pictures as taken.
+        labels: How many, from the farthest to the nearest.
+        zoom: By how much the pictures were enlarged since they were taken (below 1: reduced, binned).
+
+    Raises:
+        InputError: Fewer than two labels, or a zoom that is not positive.
+    """
+    if labels < 2:
+        raise InputError(f"labels: expected at least 2 depths, got {labels}")
+    if not zoom > 0.0:
+        raise InputError(f"zoom: expected a positive number, got {zoom:g}")
+    depth = 1.0 / np.linspace(1.0 / lens.max_depth, 1.0 / lens.min_depth, labels)
+    shallow = zoom * np.hypot(lens.coc(depth), lens.focus_blur)
+    deep = zoom * np.asarray(lens.coc(depth, lens.f_number_deep))
+    factors = explanation(shallow, deep, lens.psf).reshape(labels, -1)
+    return torch.from_numpy(np.column_stack([np.log(depth), factors]).astype(np.float32))
+
+
+def explanation(shallow: Array, deep: Array, psf: str = "disk") -> Array:
+    """Factors of S, X and D in the E of CoCs (pixels): (..., BANDS, 3).
+
+    The means weigh a band's frequencies as the scene does, whose power falls as 1/f² (Field, 1987).
+    """
+    frequency, response = band_responses()
+    weight = response**2 / frequency  # 1/f², and 2 π f df of them
+    weight /= weight.sum(axis=1, keepdims=True)
+    h_shallow, h_deep = _transfer(shallow, frequency, psf), _transfer(deep, frequency, psf)
+    s, x, d = (product @ weight.T for product in (h_shallow**2, h_shallow * h_deep, h_deep**2))
+    unmodelled = UNMODELLED * (s + d)
+    s, d = s + unmodelled, d + unmodelled
+    return np.stack([d, -2.0 * x, s], axis=-1) / np.sqrt(s * d - x * x)[..., None]
+
+
+@cache
+def band_kernels() -> Array:
+    """The two filters of a level, (2, 9, 9): log-Gabor rings cut to 9 taps, of no mean and unit energy."""
+    size, reach = 64, _TAPS // 2
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)[None])
+    octaves = np.log2(np.maximum(frequency, 1e-9)[None] / np.array(CENTRES)[:, None, None])
+    rings = np.exp(-0.5 * (octaves / _BAND_SIGMA) ** 2)
+    window = np.hanning(_TAPS + 2)[1:-1]
+    taper = np.minimum(1.0, 1.6 * np.outer(window, window))
+    middle = slice(size // 2 - reach, size // 2 + reach + 1)
+    kernels = np.fft.fftshift(np.fft.ifft2(rings).real, axes=(1, 2))[:, middle, middle] * taper
+    kernels -= taper * kernels.sum(axis=(1, 2), keepdims=True) / taper.sum()
+    return np.asarray(kernels / np.sqrt(np.sum(kernels**2, axis=(1, 2), keepdims=True)))
+
+
+@cache
+def band_responses() -> tuple[Array, Array]:
+    """Frequencies (n,), cycles per pixel, and how each band answers to them (BANDS, n), averaged over directions."""
+    frequency = np.linspace(0.004, 0.5, 500)
+    y, x = np.mgrid[-(_TAPS // 2) : _TAPS // 2 + 1, -(_TAPS // 2) : _TAPS // 2 + 1]
+    directions = np.linspace(0.0, np.pi / 4, 5)  # the others mirror them
+    responses, passed = [], np.ones_like(frequency)
+    for level in range(LEVELS):
+        local = np.minimum(frequency * 2**level, 0.5)
+        passed = passed * (frequency * 2**level <= 0.5)
+        for kernel in band_kernels():
+            waves = [
+                np.cos(2.0 * np.pi * local[:, None, None] * (np.cos(angle) * x + np.sin(angle) * y))
+                for angle in directions
+            ]
+            responses.append(passed * np.mean([np.sum(kernel * wave, axis=(1, 2)) for wave in waves], axis=0))
+        passed = passed * (_BINOMIAL @ np.cos(2.0 * np.pi * np.outer(np.arange(-2, 3), local)))
+    return frequency, np.stack(responses)
+
+
+def _transfer(coc: Array, frequency: Array, psf: str) -> Array:
+    """What a blur leaves of each frequency, (..., n): the Fourier transform of a disk, or of a Gaussian of its variance."""
+    argument = np.maximum(np.pi * np.asarray(coc)[..., None] * frequency, 1e-6)
+    if psf == "disk":
+        return np.asarray(2.0 * j1(argument) / argument)
+    if psf == "gaussian":
+        return np.exp(-0.125 * argument**2)
+    raise InputError(f"psf: expected disk or gaussian, got {psf!r}")
+
+
+class BandStatistics(nn.Module):
+    """S, X and D of a pair, (N, 6, H, W) -> (N, BANDS, 3, H/4, W/4); H and W multiples of 32. Nothing in it is learned.
+
+    The pair is shallow and deep RGB in [0, 1] with light = value ** gamma. Energies are those of pictures divided by the
+    square root of the local mean (which makes photon noise even), the shallow one at the deep one's local brightness:
+    neither exposure nor vignetting counts.
+    """
+
+    kernels: Tensor
+    low_pass: Tensor
+    triangle: Tensor
+    luma: Tensor
+
+    def __init__(self, gamma: float = 2.2) -> None:
+        super().__init__()
+        self.gamma = gamma
+
+        def constant(name: str, value: Array) -> None:
+            self.register_buffer(name, torch.from_numpy(value.astype(np.float32)), persistent=False)
+
+        constant("kernels", band_kernels()[:, None])
+        constant("low_pass", np.outer(_BINOMIAL, _BINOMIAL)[None, None])
+        constant("triangle", np.outer(_TRIANGLE, _TRIANGLE)[None, None])
+        constant("luma", np.array([0.2126, 0.7152, 0.0722])[None, :, None, None])  # Rec. 709
+
+    def forward(self, pair: Tensor) -> Tensor:
+        count, _, height, width = pair.shape
+        light = pair.reshape(2 * count, 3, height, width).clamp(0.0, 1.0) ** self.gamma
+        picture = (light * self.luma).sum(dim=1, keepdim=True)
+        to_shallow, to_cross, to_deep = self._evenness(picture)
+        statistics = []
+        for level in range(LEVELS):
+            step = 2 if level == 0 else 1  # energy needs no more samples than that
+            answers = F.conv2d(_margin(picture, _TAPS // 2), self.kernels, stride=step)
+            shallow, deep = answers.reshape(count, 2, 2, *answers.shape[-2:]).unbind(dim=1)
+            products = torch.cat([shallow * shallow, shallow * deep, deep * deep], dim=1)
+            if level <= 1:
+                products = F.avg_pool2d(products, 2)
+            products = _filter_each(products, self.triangle)
+            if level == LEVELS - 1:
+                products = F.interpolate(products, scale_factor=2.0, mode="bilinear", align_corners=False)
+            s, x, d = products.chunk(STATISTICS, dim=1)
+            statistics.append(torch.stack([s * to_shallow, x * to_cross, d * to_deep], dim=2))
+            if level < LEVELS - 1:
+                picture = F.conv2d(_margin(picture, 2), self.low_pass, stride=2)
+        return torch.cat(statistics, dim=1)
+
+    def _evenness(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Factors of S, X and D that make the pictures even, each (N, 1, H/4, W/4)."""
+        mean = F.conv2d(_margin(F.avg_pool2d(picture, _MEAN_CELL), 2), self.low_pass)
+        mean = F.interpolate(mean, scale_factor=_MEAN_CELL / CELL, mode="bilinear", align_corners=False) + _SHADOW
+        shallow, deep = mean.reshape(-1, 2, *mean.shape[-2:]).chunk(2, dim=1)
+        gain = deep / shallow
+        return gain * gain / deep, gain / deep, 1.0 / deep
+
+
+def band_features(statistics: Tensor) -> Tensor:
+    """What the statistics say without a lens, (N, B, 3, h, w) -> (N, 3 B, h, w): ln S/D, ln D, and how alike the two are."""
+    s, x, d = statistics.unbind(dim=2)
+    ratio = torch.log((s + NOISE_ENERGY) / (d + NOISE_ENERGY))
+    strength = 0.5 * torch.log(d + NOISE_ENERGY) + 4.0  # about 0 in the middle of what occurs
+    likeness = 2.0 * x / (s + d + 2.0 * NOISE_ENERGY)
+    return torch.cat([ratio, strength, likeness], dim=1)
+
+
+def cost_volume(statistics: Tensor, table: Tensor) -> Tensor:
+    """How badly each depth of a lens table explains the pair, by the levels' bands.
+
+    Args:
+        statistics: (N, B, 3, h, w), h and w even.
+        table: (N, K, 1 + 3 B) or (1, K, 1 + 3 B).
+
+    Returns:
+        (N, LEVELS, K, h/2, w/2): ln E, the mean over the bands of each level, less its mean over the depths.
+    """
+    count, bands, _, height, width = statistics.shape
+    labels = table.shape[1]
+    pooled = F.avg_pool2d(statistics.flatten(1, 2), 2).reshape(count, bands, STATISTICS, -1)
+    factors = table[..., 1:].reshape(-1, labels, bands, STATISTICS).transpose(1, 2)  # (N, B, K, 3)
+    misfit = (factors @ pooled).clamp_min(0.0) + _LEAST_MISFIT
+    costs = torch.log(misfit).reshape(count, LEVELS, bands // LEVELS, labels, -1).mean(dim=2)
+    costs = costs - costs.mean(dim=2, keepdim=True)
+    return costs.reshape(count, LEVELS, labels, height // 2, width // 2)
+
+
+def _margin(picture: Tensor, width: int) -> Tensor:
+    """Repeat the border, which any size of picture allows."""
+    return F.pad(picture, (width, width, width, width), mode="replicate")
+
+
+def _filter_each(channels: Tensor, kernel: Tensor) -> Tensor:
+    """Every channel filtered by one 3 x 3 kernel."""
+    count, number, height, width = channels.shape
+    single = channels.reshape(count * number, 1, height, width)
+    return F.conv2d(_margin(single, 1), kernel).reshape(count, number, height, width)

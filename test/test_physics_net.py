@@ -1,0 +1,229 @@
+"""Our network: its front end says what the physics says, its lens is an input, and it exports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dfd_ros.errors import InputError
+from dfd_ros.models.band_evidence import (
+    BANDS,
+    LABELS,
+    BandStatistics,
+    band_kernels,
+    band_responses,
+    cost_volume,
+    explanation,
+    lens_table,
+)
+from dfd_ros.models.physics_net import PhysicsNet, positions
+from dfd_ros.optics.lens import Lens
+from dfd_ros.optics.render import render_defocus
+from dfd_ros.optics.transfer import transfer_function
+
+LENS = Lens("test", 0.8, 2.0, 8.0, coc_scale=20.0, min_depth=0.8, max_depth=8.0)
+GAMMA = 2.2
+
+
+def texture(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Light of amplitude spectrum 1/f, as natural scenes have, (H, W, 3) in (0, 1)."""
+    rng = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None])
+    frequency[0, 0] = np.inf
+    field = np.fft.irfft2(np.fft.rfft2(rng.standard_normal(shape)) / frequency, s=shape)
+    return np.repeat(np.clip(0.4 + 0.1 * field / field.std(), 0.01, 1.0)[..., None], 3, axis=2).astype(np.float32)
+
+
+def pair_of(depth: np.ndarray, lens: Lens = LENS, seed: int = 0) -> torch.Tensor:
+    """A pair as the network takes it, (1, 6, H, W)."""
+    f_numbers = (lens.f_number_shallow, lens.f_number_deep)
+    pictures = render_defocus(texture(depth.shape, seed), depth, lens, f_numbers)
+    values = np.concatenate(pictures, axis=2).transpose(2, 0, 1) ** (1.0 / GAMMA)
+    return torch.from_numpy(values[None].astype(np.float32))
+
+
+def best_depth(pair: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """The depth that explains each cell best, by both halves of the bands, (h, w) metres."""
+    costs = cost_volume(BandStatistics(GAMMA)(pair), table[None])[0].mean(dim=0)
+    return torch.exp(table[:, 0])[costs.argmin(dim=0)]
+
+
+@pytest.fixture
+def net() -> PhysicsNet:
+    torch.manual_seed(0)
+    model = PhysicsNet().eval()
+    model.set_lens(LENS)
+    return model
+
+
+def test_the_filters_pass_rings_about_their_frequencies_and_no_mean():
+    kernels = band_kernels()
+    np.testing.assert_allclose(kernels.sum(axis=(1, 2)), 0.0, atol=1e-12)
+    np.testing.assert_allclose(kernels, kernels.transpose(0, 2, 1), atol=1e-12)
+    frequency, response = band_responses()
+    assert response.shape == (BANDS, len(frequency))
+    peaks = frequency[np.abs(response).argmax(axis=1)]
+    np.testing.assert_allclose(peaks, [f / 2**level for level in range(4) for f in (0.30, 0.21)], rtol=0.15)
+
+
+@pytest.mark.parametrize("psf", ["disk", "gaussian"])
+def test_the_transfer_functions_are_those_of_the_optics(psf):
+    frequency, response = band_responses()
+    coc = np.array([0.0, 1.5, 4.0])
+    factors = explanation(coc, coc / 4, psf)
+    shallow, deep = (np.stack([transfer_function(c, frequency, psf) for c in cocs]) for cocs in (coc, coc / 4))
+    weight = response**2 / frequency
+    energy_shallow, cross, energy_deep = (
+        part @ weight.T / weight.sum(axis=1) for part in (shallow**2, shallow * deep, deep**2)
+    )
+    unmodelled = 0.01 * (energy_shallow + energy_deep)
+    np.testing.assert_allclose(-0.5 * factors[..., 1] / factors[..., 0], cross / (energy_deep + unmodelled), atol=1e-9)
+    np.testing.assert_allclose(
+        factors[..., 2] / factors[..., 0], (energy_shallow + unmodelled) / (energy_deep + unmodelled), atol=1e-9
+    )
+    # The covariance that they come from has determinant one.
+    np.testing.assert_allclose(factors[..., 0] * factors[..., 2] - 0.25 * factors[..., 1] ** 2, 1.0, atol=1e-9)
+
+
+@given(coc=st.floats(0.0, 15.0), ratio=st.floats(0.1, 0.9))
+@settings(max_examples=30, deadline=None)
+def test_what_a_lens_predicts_it_explains_best(coc, ratio):
+    """Statistics that a CoC makes are likelier under that CoC than under any other: the estimate has no bias."""
+    frequency, response = band_responses()
+    shallow, deep = transfer_function(coc, frequency), transfer_function(coc * ratio, frequency)
+    weight = response**2 / frequency
+    statistics = np.stack([weight @ part for part in (shallow**2, shallow * deep, deep**2)], axis=-1)
+    statistics[:, [0, 2]] += 0.01 * (statistics[:, :1] + statistics[:, 2:])
+    others = coc + np.linspace(-coc, 5.0, 60)
+    at, elsewhere = (np.sum(explanation(c, c * ratio) * statistics, axis=-1) for c in (np.array(coc), others))
+    assert (at <= elsewhere.min(axis=0) * (1.0 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("depth", [1.2, 2.0, 4.0])
+def test_the_cost_volume_finds_the_depth_of_a_textured_wall(depth):
+    found = best_depth(pair_of(np.full((128, 160), depth, np.float32)), lens_table(LENS))
+    inner = found[2:-2, 2:-2].numpy()
+    assert abs(np.median(1.0 / inner) - 1.0 / depth) < 0.06  # of labels 0.036 apart in 1/z
+
+
+def test_another_lens_reads_the_same_depth_from_other_blur():
+    """The lens is an input: the same wall through two lenses is the same depth, through the wrong table it is not."""
+    other = replace(LENS, coc_scale=9.0, focus_distance=0.6)
+    wall = np.full((128, 160), 2.5, np.float32)
+    pair = pair_of(wall, other)
+    right, wrong = (float(best_depth(pair, lens_table(lens)).median()) for lens in (other, LENS))
+    assert abs(1 / right - 1 / 2.5) < 0.06
+    assert abs(1 / wrong - 1 / 2.5) > 0.12
+
+
+def test_expected_log_energy_ratios_fall_with_the_blur():
+    """The wider the CoC, the less of each band the shallow picture keeps against the deep one."""
+    table = lens_table(LENS)[:, 1:].reshape(LABELS, BANDS, 3)
+    # The factors of D and S are the expected energies of the other picture, over one norm.
+    ratio = torch.log(table[..., 2] / table[..., 0])
+    coc = torch.from_numpy(LENS.coc(np.exp(lens_table(LENS)[:, 0].double().numpy())))
+    order = coc.argsort()
+    low = ratio[order][:, -2]
+    assert (low.diff() < 1e-4).all()
+    # A zoom is a lens of so much larger CoCs.
+    torch.testing.assert_close(lens_table(LENS, zoom=0.5), lens_table(replace(LENS, coc_scale=10.0)))
+
+
+def test_exposure_and_vignetting_do_not_count():
+    pair = pair_of(np.full((128, 160), 2.0, np.float32))
+    fall = torch.linspace(1.0, 0.7, 160) ** (1.0 / GAMMA)
+    dimmed = torch.cat([pair[:, :3] * fall, pair[:, 3:]], dim=1)
+    statistics = BandStatistics(GAMMA)
+    plain, even = (cost_volume(statistics(p), lens_table(LENS)[None]) for p in (pair, dimmed))
+    assert (plain - even).abs().median() < 0.05
+
+
+def test_untrained_it_sees_blur_already(net):
+    with torch.no_grad():
+        near, far = (float(net(pair_of(np.full((96, 128), z, np.float32)))["depth"].median()) for z in (1.0, 5.0))
+    assert far > 1.15 * near
+
+
+@pytest.mark.parametrize("size", [(96, 128), (75, 101), (432, 645), (32, 33)])
+def test_any_size_comes_back_as_it_went_in(net, size):
+    with torch.no_grad():
+        outputs = net(torch.rand(1, 6, *size))
+    assert list(outputs) == ["depth", "log_variance"]
+    for value in outputs.values():
+        assert value.shape == (1, 1, *size)
+        assert torch.isfinite(value).all()
+    assert LENS.min_depth <= outputs["depth"].min() <= outputs["depth"].max() <= LENS.max_depth * 1.0001
+
+
+def test_a_batch_of_lenses_is_each_of_them_alone(net):
+    images = torch.rand(2, 6, 64, 96)
+    tables = torch.stack([lens_table(LENS), lens_table(replace(LENS, coc_scale=8.0))])
+    with torch.no_grad():
+        together = net(images, tables)["depth"]
+        alone = torch.cat([net(images[i : i + 1], tables[i : i + 1])["depth"] for i in range(2)])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+
+
+def test_positions_of_a_crop_are_a_crop_of_the_positions():
+    whole = positions(torch.zeros(1, 1, 24, 40), (24.0, 40.0))
+    part = positions(torch.zeros(1, 1, 8, 16), (24.0, 40.0), (4.0, 8.0))
+    torch.testing.assert_close(part, whole[..., 4:12, 8:24])
+    torch.testing.assert_close(whole[0, 1], -whole[0, 1].flip(-1))
+    assert float(whole[0, 0, 0, 0]) == pytest.approx(-1.0 + 1.0 / 24)
+
+
+def test_it_is_small(net):
+    assert 0.9e6 < sum(parameter.numel() for parameter in net.parameters()) < 1.25e6  # 2.5 MB in half precision
+
+
+def test_it_learns(net):
+    """A few steps on one pair of two walls bring its depth to the truth: gradients reach every weight."""
+    depth = np.full((64, 96), 1.2, np.float32)
+    depth[:, 48:] = 4.0
+    pair, truth = pair_of(depth), torch.from_numpy(depth)
+    net.train()
+    optimiser = torch.optim.AdamW(net.parameters(), 2e-3)
+    errors = []
+    for _ in range(25):
+        outputs = net(pair.repeat(2, 1, 1, 1))
+        error = (torch.log(outputs["depth"]) - torch.log(truth)).abs()
+        loss = error.mean() + 0.1 * (error * torch.exp(-outputs["log_variance"]) + outputs["log_variance"]).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        errors.append(float(error.mean().detach()))
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    assert errors[-1] < 0.4 * errors[0]
+
+
+def test_it_exports_with_the_lens_as_an_input(net):
+    arguments = (torch.rand(1, 6, 96, 128), lens_table(LENS)[None])
+    with torch.no_grad():
+        expected = net(*arguments)
+        program = torch.export.export(net, arguments)
+        got = program.module()(*arguments)
+    torch.testing.assert_close(got["depth"], expected["depth"])
+    names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert not any("fft" in name or "complex" in name for name in names)
+
+
+def test_what_does_not_fit_is_refused(net):
+    with pytest.raises(InputError, match="lens"):
+        net(torch.rand(1, 6, 64, 64), lens_table(LENS, labels=16)[None])
+    with pytest.raises(InputError, match="images"):
+        net(torch.rand(1, 3, 64, 64))
+    with pytest.raises(InputError, match="lens"):
+        PhysicsNet()(torch.rand(1, 6, 64, 64))
+    with pytest.raises(InputError, match="labels"):
+        lens_table(LENS, labels=1)
+    with pytest.raises(InputError, match="zoom"):
+        lens_table(LENS, zoom=0.0)
+    with pytest.raises(InputError, match="features"):
+        PhysicsNet(features=(32, 48, 64))
+    with pytest.raises(InputError, match="psf"):
+        explanation(np.array(1.0), np.array(0.5), "square")

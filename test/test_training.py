@@ -1,0 +1,288 @@
+"""A training can be stopped at any moment, by anything, and goes on as if nothing had happened."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from one_thread import one_thread  # noqa: F401 (all tests here run on one)
+from rich.console import Console
+from torch import nn
+
+from dfd_ros.data.rendered import protocol_lens
+from dfd_ros.data.samples import Dataset, Sample
+from dfd_ros.errors import InputError
+from dfd_ros.learning import system, train
+from dfd_ros.learning.batches import Augmentation, Batches, Source, augment, collate, whole
+from dfd_ros.learning.checkpoints import SafetensorsIO, read_tensors
+from dfd_ros.learning.recipe import load_recipe
+from dfd_ros.learning.weights import load_weights
+from dfd_ros.models import registry
+from dfd_ros.models.base import DepthModel, Signature
+
+SYNTHETIC = "{shape: [32, 40], kinds: {clutter: 1.0}}"
+TINY = [
+    "model.options={inputs: [shallow, deep], features: 4}",
+    f"data={{train: [{{spec: 'synthetic:1000', synthetic: {SYNTHETIC}}}], workers: 0, "
+    f"validate_on: {{spec: 'synthetic:2', synthetic: {SYNTHETIC}}}, augment: {{crop: [32, 32], mirror: true}}}}",
+    "optimizer.rate=0.001",
+    "train={steps: 6, round: 2, batch: 2, average: 0.9, log_every: 1, accelerator: cpu}",
+]
+
+
+def tiny(*changes):
+    return load_recipe("dual_aperture", [*TINY, *changes])
+
+
+def last(out):
+    return read_tensors(out / "checkpoints/last.safetensors")
+
+
+def state(out):
+    return SafetensorsIO().load_checkpoint(out / "checkpoints/last.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A training that nothing disturbed."""
+    out = tmp_path_factory.mktemp("training") / "run"
+    return out, train.train(tiny(), out)
+
+
+class Scenes(Dataset):
+    """Random pictures of depth 2 m; one of them broken."""
+
+    names = tuple("abcdef")
+
+    def __init__(self, broken=None):
+        self.broken = broken
+
+    def read(self, index):
+        rng = np.random.default_rng(index)
+        shallow, deep = rng.random((2, 32, 40, 3), np.float32)
+        if self.names[index] == self.broken:
+            shallow[0, 0] = np.nan
+        return Sample(self.names[index], shallow, deep, np.full((32, 40), 2.0, np.float32), protocol_lens())
+
+
+class Forgetful(DepthModel):
+    """A convolution, half of whose features are dropped in training."""
+
+    def __init__(self, features: int = 8) -> None:
+        super().__init__(Signature(("shallow", "deep")))
+        self.body = nn.Sequential(
+            nn.Conv2d(6, features, 3, padding=1), nn.ReLU(), nn.Dropout(0.5), nn.Conv2d(features, 1, 1)
+        )
+
+    def predict(self, images):
+        return {"depth": self.body(images)}
+
+
+def feed(monkeypatch, scenes):
+    monkeypatch.setattr(train, "open_batches", lambda recipe: Batches([Source(scenes)], 2, Augmentation(), 0))
+    monkeypatch.setattr(train, "open_data", lambda recipe: Scenes())
+
+
+def test_a_training_leaves_weights_with_their_card_logs_and_checkpoints(finished):
+    out, result = finished
+    model, card = load_weights(result.weights)
+    assert (card.model, card.steps, card.inputs) == ("dual_aperture", 6, ("shallow", "deep"))
+    assert card.parameters == sum(p.numel() for p in model.parameters())
+    assert 0 < card.metrics["rel"] < 2
+    assert card.recipe["train"]["round"] == 2
+    assert card.lens["largest_coc"][0] >= 2.0
+    assert json.loads((out / "dual_aperture.json").read_text())["name"] == "dual_aperture"
+    log = (out / "logs/0/metrics.csv").read_text().splitlines()
+    assert {"loss", "gradient", "step", "val/rel"} <= set(log[0].split(","))
+    assert list((out / "logs/0").glob("events.out.tfevents.*"))
+    assert state(out)["global_step"] == 6
+    assert yaml.safe_load((out / "recipe.yaml").read_text())["train"]["steps"] == 6
+
+
+def test_the_same_recipe_gives_the_same_weights(finished, tmp_path):
+    train.train(tiny(), tmp_path / "again")
+    assert same(last(tmp_path / "again")[0], last(finished[0])[0])
+
+
+def test_after_kill_9_a_training_ends_with_the_weights_of_one_that_nothing_disturbed(tmp_path):
+    changes = ("train.steps=60", "train.round=20", "optimizer.kind=adamw", "schedule={kind: cosine, warmup: 3}")
+    recipe = tmp_path / "recipe.yaml"
+    train.save_recipe(tiny(*changes), recipe)
+    command = [sys.executable, "-m", "dfd_ros.cli", "train", str(recipe), "--out", str(tmp_path / "killed")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed/checkpoints/last.safetensors").is_file() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    stopped_at = state(tmp_path / "killed")["global_step"]
+    assert stopped_at in (20, 40)
+    train.train(load_recipe(recipe), tmp_path / "killed", resume=True)
+    train.train(load_recipe(recipe), tmp_path / "whole")
+    resumed, undisturbed = state(tmp_path / "killed"), state(tmp_path / "whole")
+    assert same(resumed["state_dict"], undisturbed["state_dict"])
+    for one, other in zip(*(s["optimizer_states"][0]["state"].values() for s in (resumed, undisturbed)), strict=True):
+        assert same(one, other)
+    assert resumed["metrics"] == undisturbed["metrics"]
+
+
+def test_dropout_too_goes_on_as_it_would_have(tmp_path, monkeypatch):
+    """Its random numbers come from the step's number, not from a generator that would have to be kept."""
+    monkeypatch.setattr(registry, "MODELS", {**registry.MODELS, "forgetful": Forgetful})
+    recipe = tiny("model={name: forgetful}", "train.steps=4")
+    feed(monkeypatch, Scenes())
+    train.train(recipe, tmp_path / "whole")
+
+    class StopError(Exception):
+        pass
+
+    def stop(self, trainer, module):
+        if trainer.global_step > 2:
+            raise StopError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train._RoundReport, "on_train_epoch_end", stop)
+        with pytest.raises(StopError):
+            train.train(recipe, tmp_path / "stopped")
+    assert state(tmp_path / "stopped")["global_step"] == 2
+    torch.manual_seed(12345)
+    train.train(recipe, tmp_path / "stopped", resume=True)
+    assert same(last(tmp_path / "stopped")[0], last(tmp_path / "whole")[0])
+
+
+def test_two_processes_learn_what_one_does(finished, tmp_path):
+    """Two processes with one sample each take the steps of one process with two."""
+    recipe = tmp_path / "recipe.yaml"
+    train.save_recipe(tiny("train.devices=2", "train.batch=1"), recipe)
+    command = [sys.executable, "-m", "dfd_ros.cli", "train", str(recipe), "--out", str(tmp_path / "two")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    one, two = (state(out)["state_dict"] for out in (finished[0], tmp_path / "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_a_loss_that_is_no_number_stops_the_training_names_the_sample_and_keeps_the_last_checkpoint(
+    tmp_path, monkeypatch
+):
+    feed(monkeypatch, Scenes(broken="d"))
+    # Six samples in batches of two: the broken one comes within three steps; the first round is one step.
+    order = [names for step in range(3) for names in Batches([Source(Scenes())], 2, Augmentation(), 0)[step].names]
+    when = order.index("d") // 2
+    assert when > 0, "another seed, please"
+    with pytest.raises(system.NotFiniteError, match=f"step {when} is not a number, because of sample d;"):
+        train.train(tiny("train.round=1"), tmp_path / "run")
+    kept = state(tmp_path / "run")
+    assert kept["global_step"] == when
+    assert all(torch.isfinite(tensor).all() for tensor in kept["state_dict"].values())
+
+
+def test_a_training_stops_when_it_gets_no_better(tmp_path):
+    train.train(tiny("optimizer.rate=1e-12", "train.average=0", "train.round=1", "train.patience=2"), tmp_path / "run")
+    assert state(tmp_path / "run")["global_step"] == 3
+
+
+def test_a_folder_with_a_training_is_not_overwritten_and_not_gone_on_with_by_another_recipe(finished):
+    out, _ = finished
+    with pytest.raises(InputError, match="expected a new folder or --resume"):
+        train.train(tiny(), out)
+    with pytest.raises(InputError, match=r"train.seed is 0, got 7"):
+        train.train(tiny("train.seed=7"), out, resume=True)
+
+
+def test_a_finished_training_resumed_stays_as_it_is(finished):
+    out, result = finished
+    before = read_tensors(result.weights)
+    train.train(tiny(), out, resume=True, console=Console(quiet=True))
+    after = read_tensors(result.weights)
+    assert same(after[0], before[0])
+    assert after[1] == before[1]
+
+
+def test_rounds_are_equal():
+    assert train.equal_rounds(tiny("train.steps=1000", "train.round=300")) == (250, 4)
+    assert train.equal_rounds(tiny("train.steps=5", "train.round=300")) == (5, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "factors"),
+    [
+        ("{kind: constant, warmup: 1}", [0.5, 1, 1, 1, 1]),
+        ("{kind: linear}", [1, 0.75, 0.5, 0.25, 0]),
+        ("{kind: cosine, final: 0.5}", [1, 0.927, 0.75, 0.573, 0.5]),
+        ("{kind: steps, every: 2, factor: 0.1}", [1, 1, 0.1, 0.1, 0.01]),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(kind, factors):
+    factor = system.rate_factor(tiny(f"schedule={kind}").schedule, 4)
+    assert [factor(step) for step in range(5)] == pytest.approx(factors, abs=1e-3)
+
+
+def test_the_average_of_weights_follows_them():
+    models = [system.build_model(tiny(f"train.seed={seed}")) for seed in (0, 1)]
+    before = {name: tensor.clone() for name, tensor in models[0].state_dict().items()}
+    system.update_average(models[0], models[1], 0.75)
+    for name, tensor in models[0].state_dict().items():
+        torch.testing.assert_close(tensor, 0.75 * before[name] + 0.25 * models[1].state_dict()[name])
+
+
+def test_a_step_sees_the_same_batch_whenever_it_is_asked_for():
+    batches = Batches([Source(Scenes()), Source(Scenes(), 2.0)], 4, Augmentation((16, 24), 2, True, True, 0.3), seed=3)
+    late = Batches([Source(Scenes()), Source(Scenes(), 2.0)], 4, Augmentation((16, 24), 2, True, True, 0.3), seed=3)
+    late[9]
+    for number in (4, 0, 7):
+        one, other = batches[number], late[number]
+        assert one.names == other.names
+        assert torch.equal(one.shallow, other.shallow)
+    assert not torch.equal(batches[0].shallow, batches[1].shallow)
+
+
+def test_all_samples_come_once_each_time_around_in_another_order():
+    batches = Batches([Source(Scenes())], 2, Augmentation(), seed=0)
+    rounds = [[name for k in range(3) for name in batches[3 * n + k].names] for n in range(4)]
+    assert all(sorted(names) == list("abcdef") for names in rounds)
+    assert len({tuple(names) for names in rounds}) > 1
+
+
+def test_a_patch_is_cut_and_mirrored_in_all_its_parts_alike():
+    sample = Scenes().read(0)
+    depth = np.arange(32 * 40, dtype=np.float32).reshape(32, 40)
+    marked = np.repeat(depth[..., None], 3, axis=2)
+    sample = replace(sample, depth=depth, shallow=marked, deep=marked)
+    seen = set()
+    for seed in range(20):
+        batch = collate([augment(sample, Augmentation((8, 8), mirror=True, upend=True), np.random.default_rng(seed))])
+        assert torch.equal(batch.shallow[:, :1], batch.depth)
+        steps = (batch.depth[0, 0, 0, 1] - batch.depth[0, 0, 0, 0], batch.depth[0, 0, 1, 0] - batch.depth[0, 0, 0, 0])
+        seen.add(tuple(float(step) for step in steps))
+        # Where the patch was: its field radius tells.
+        place = torch.from_numpy(depth).eq(batch.depth[0, 0, 0, 0]).nonzero()[0]
+        centre = torch.tensor([15.5, 19.5])
+        radius = (place - centre).norm() / centre.norm()
+        assert float(batch.field[0, 0, 0, 0]) == pytest.approx(float(radius), abs=1e-5)
+    assert seen == {(1.0, 40.0), (-1.0, 40.0), (1.0, -40.0), (-1.0, -40.0)}
+
+
+def test_a_patch_larger_than_its_sample_is_refused():
+    with pytest.raises(InputError, match="expected 64x64 pixels to crop, got 40x32"):
+        augment(Scenes().read(0), Augmentation((64, 64)), np.random.default_rng(0))
+
+
+def test_coc_of_a_batch_is_the_lenss():
+    batch = whole(Scenes().read(0))
+    lens = batch.known_lenses()[0]
+    depth = torch.linspace(0.5, 9.0, 32 * 40).reshape(1, 1, 32, 40)
+    torch.testing.assert_close(batch.coc(depth, "deep"), lens.coc(depth, lens.f_number_deep))
+    moved = batch.coc(depth, "shallow", 4.0)
+    torch.testing.assert_close(moved, lens.refocused(4.0).coc(depth))
+    assert moved[depth == depth.flatten()[(depth - 4.0).abs().argmin()]].item() < 0.1
