@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 
 from dfd_ros.data.samples import Sample, decode
 from dfd_ros.data.scene_caster import BALL, BOX, POLE, Bodies, Light, Pinhole, Surfaces, photograph
+from dfd_ros.data.scene_kinds import lay_out
+from dfd_ros.data.scene_layout import Layout, View, about_x, about_y
+from dfd_ros.data.scene_office_furniture import Part, desk, stand
 from dfd_ros.data.scene_textures import LEVELS, SIDE, texture_bank
 from dfd_ros.data.synthetic import LensRange, SyntheticScenes, SyntheticSettings
 from dfd_ros.errors import InputError
@@ -32,7 +35,7 @@ IDEAL = replace(
 )
 CAMERA = Pinhole(np.float32(60.0), np.float32(31.5), np.float32(23.5))
 GREY = 0.4  # reflectance
-KINDS = {"room": (0.4, 10.0), "clutter": (0.4, 10.0), "street": (4.0, 80.0)}
+KINDS = {"room": (0.4, 10.0), "office": (0.7, 10.0), "clutter": (0.4, 10.0), "street": (4.0, 80.0)}
 
 
 # --- the ray caster ---
@@ -325,3 +328,82 @@ def test_settings_that_cannot_be_are_refused(change: dict, message: str) -> None
 def test_a_negative_number_is_refused() -> None:
     with pytest.raises(InputError, match="number of 0 or more, got -1"):
         SyntheticScenes(SMALL).sample(-1)
+
+
+# --- offices ---
+
+OFFICE_RANGES = [(0.4, 10.0), (0.7, 3.0)]
+
+
+def view(depth_range: tuple[float, float]) -> View:
+    return View(CAMERA, SHAPE, *depth_range)
+
+
+def test_offices_are_a_function_of_seed_and_number() -> None:
+    mixed = replace(SMALL, kinds={"office": 0.65, "room": 0.25, "clutter": 0.1})
+    first, again = SyntheticScenes(mixed), SyntheticScenes(mixed)
+    samples = [first.sample(index) for index in range(6)]
+    assert sum(sample.name.startswith("office") for sample in samples) >= 2
+    for index in reversed(range(6)):
+        assert_same(again.sample(index), samples[index])
+
+
+@pytest.mark.parametrize("depth_range", OFFICE_RANGES)
+@pytest.mark.parametrize("seed", range(3))
+def test_an_office_fills_the_picture_within_the_range(depth_range: tuple[float, float], seed: int) -> None:
+    office = replace(SMALL, kinds={"office": 1.0}, depth_range=depth_range, seed=seed)
+    samples = [SyntheticScenes(office).sample(index) for index in range(8)]
+    depth = np.stack([sample.depth for sample in samples])
+    assert np.isfinite(depth).mean() > 0.99
+    assert np.nanmin(depth) < 3.0 * depth_range[0]
+    for sample in samples:
+        assert sample.all_in_focus.mean() > 0.1  # nothing is all black
+
+
+@pytest.mark.parametrize("depth_range", OFFICE_RANGES)
+def test_no_ray_leaves_an_office(depth_range: tuple[float, float]) -> None:
+    for seed in range(8):
+        made = lay_out("office", np.random.default_rng(seed), view(depth_range), texture_bank())
+        _, depth = photograph(made.bodies, made.surfaces, made.light, CAMERA, SHAPE, texture_bank())
+        assert np.isfinite(depth).all()
+        assert depth.min() >= 0.99 * depth_range[0]
+
+
+def test_an_office_is_as_large_as_its_range() -> None:
+    """The same numbers drawn for a range twice as far: everything is twice as large."""
+    once, twice = (
+        lay_out("office", np.random.default_rng(5), view(depth_range), texture_bank())
+        for depth_range in ((0.5, 9.0), (1.0, 18.0))
+    )
+    np.testing.assert_allclose(2.0 * once.bodies.centre, twice.bodies.centre, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(2.0 * once.bodies.axes, twice.bodies.axes, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(z=st.floats(-1.0, 12.0), yaw=st.floats(0.0, 360.0), pitch=st.floats(-15.0, 15.0))
+def test_a_piece_stands_as_a_whole_within_the_range_or_not_at_all(z: float, yaw: float, pitch: float) -> None:
+    layout = Layout(np.random.default_rng(0), view((0.7, 10.0)), texture_bank())
+    layout.tilt = about_x(pitch)
+    look = layout.plain(1.0)
+    turn, half = about_y(yaw), np.array([0.8, 0.1, 0.3])
+    parts = [Part(BOX, np.array([0.0, y, 0.0]), half, np.eye(3), [look]) for y in (-0.1, -1.0)]
+    stood = stand(layout, parts, np.array([0.0, 1.2, z]), turn)
+    assert len(layout._centre) == (0 if stood is None else len(parts))
+    if stood is not None:
+        assert stood[2] >= z
+        signs = np.indices((2, 2, 2)).reshape(3, -1).T * 2 - 1
+        for centre, axes in zip(layout._centre, layout._axes, strict=True):
+            depth = (centre + signs @ axes) @ layout.tilt[2]
+            assert depth.min() > 0.7
+            assert depth.max() < 10.0
+    else:
+        assert z > 7.0
+
+
+def test_what_is_on_a_desk_does_not_hang_in_the_air() -> None:
+    """Where the desk would be too far, nothing of it is there."""
+    layout = Layout(np.random.default_rng(0), view((0.7, 10.0)), texture_bank())
+    desk(layout, np.array([0.0, 1.2, 9.9]), 1.0, 0.0)
+    assert not layout._centre
+    desk(layout, np.array([0.0, 1.2, 3.0]), 1.0, 0.0)
+    assert len(layout._centre) > 3

@@ -16,11 +16,13 @@ from rich.console import Console
 from torch import nn
 
 from dfd_ros.data.rendered import protocol_lens
-from dfd_ros.data.samples import Dataset, Sample
+from dfd_ros.data.samples import Dataset, Sample, Window
+from dfd_ros.data.synthetic import SyntheticScenes, SyntheticSettings
 from dfd_ros.errors import InputError
 from dfd_ros.learning import system, train
 from dfd_ros.learning.batches import Augmentation, Batches, Source, augment, collate, whole
 from dfd_ros.learning.checkpoints import SafetensorsIO, read_tensors
+from dfd_ros.learning.kept import Kept
 from dfd_ros.learning.recipe import load_recipe
 from dfd_ros.learning.weights import load_weights
 from dfd_ros.models import registry
@@ -286,3 +288,23 @@ def test_coc_of_a_batch_is_the_lenss():
     moved = batch.coc(depth, "shallow", 4.0)
     torch.testing.assert_close(moved, lens.refocused(4.0).coc(depth))
     assert moved[depth == depth.flatten()[(depth - 4.0).abs().argmin()]].item() < 0.1
+
+
+def test_what_is_kept_comes_out_the_same_and_is_read_once() -> None:
+    reads: list[int] = []
+
+    class Counted(Window):
+        def read(self, index: int) -> Sample:
+            reads.append(index)
+            return super().read(index)
+
+    scenes = Counted(SyntheticScenes(SyntheticSettings(shape=(32, 48))), 3)
+    bytes_of_one = 32 * 48 * (3 + 3 + 3 * 2 + 4)
+    kept = Kept(scenes, 2.5 * bytes_of_one)
+    first, again = ([kept[i] for i in range(3)] for _ in range(2))
+    assert reads == [0, 1, 2, 2]  # there is room for two
+    for one, other, fresh in zip(first, again, scenes, strict=True):
+        for name in ("shallow", "deep", "depth", "all_in_focus"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        np.testing.assert_array_equal(one.shallow, fresh.shallow)  # of bytes
+        np.testing.assert_allclose(one.all_in_focus, fresh.all_in_focus, atol=2.5e-4)

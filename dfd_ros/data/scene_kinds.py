@@ -1,4 +1,4 @@
-"""Made-up scenes: rooms with furniture, streets, and clutter before a wall, laid out at random.
+"""Made-up scenes: rooms with furniture, offices, streets, and clutter before a wall, laid out at random.
 
 Things are put where the camera sees them, at distances spread evenly in log depth, so that any field of view and any range
 of depth is filled. Sizes are a room's or a street's, scaled to the range.
@@ -12,17 +12,29 @@ import numpy as np
 
 from dfd_ros.data.scene_caster import BOX, POLE, Light
 from dfd_ros.data.scene_furniture import FURNITURE, STREET_THINGS, body, float_by, house
-from dfd_ros.data.scene_layout import Layout, Scene, Vector, View, about_x, about_y, about_z, along, nearly_level, tint
+from dfd_ros.data.scene_layout import (
+    ROOM_RANGE,
+    Layout,
+    Scene,
+    Vector,
+    View,
+    about_x,
+    about_y,
+    about_z,
+    along,
+    fit_room,
+    nearly_level,
+    tint,
+)
+from dfd_ros.data.scene_office import office
 from dfd_ros.data.scene_textures import TextureBank
 
-ROOM_RANGE = 8.0
-"""Metres: sizes in a room are those of a real one where the farthest depth is this; they scale with it."""
 STREET_RANGE = 70.0
-"""Likewise of a street."""
+"""Metres: sizes in a street are those of a real one where the farthest depth is this; they scale with it."""
 
 
 def lay_out(kind: str, rng: np.random.Generator, view: View, bank: TextureBank) -> Scene:
-    """A scene of the kind: `room`, `street` or `clutter`."""
+    """A scene of the kind: `room`, `office`, `street` or `clutter`."""
     return LAYOUTS[kind](Layout(rng, view, bank))
 
 
@@ -35,7 +47,7 @@ def _room(layout: Layout) -> Scene:
     low = -unit * np.array([rng.uniform(0.8, 4.0), rng.uniform(0.7, 1.7), 1.0])
     high = unit * np.array([rng.uniform(0.8, 4.0), rng.uniform(0.6, 1.6), 1.0])
     high[2] = depth
-    low, high = _fit_room(low, high, yaw, tilt, view)
+    low, high = fit_room(low, high, yaw, tilt, view)
     plain = 0.45 if rng.random() < 0.5 else 0.1
     wall, ceiling, floor = (layout.look(depth, share) for share in (plain, 0.7, 0.15))
     walls = [wall if rng.random() < 0.6 else layout.look(depth, plain) for _ in range(4)]
@@ -64,22 +76,6 @@ def _room(layout: Layout) -> Scene:
         np.zeros(3, np.float32),
     )
     return layout.scene(light)
-
-
-def _fit_room(low: Vector, high: Vector, yaw: Vector, tilt: Vector, view: View) -> tuple[Vector, Vector]:
-    """Grow a room until its walls in view are beyond the nearest depth, and shrink it to end before the farthest."""
-    corners = np.array(
-        [[x, y, 1.0] for x in (-view.half_width, view.half_width) for y in (-view.half_height, view.half_height)]
-    )
-    inside = 1.02 * view.nearest * corners @ tilt @ yaw  # in the room's axes
-    low, high = np.minimum(low, inside.min(axis=0)), np.maximum(high, inside.max(axis=0))
-    # The far corners of what is seen: rays through the picture's corners and sides, to the walls.
-    steps = np.linspace(-1.0, 1.0, 9)
-    rays = np.array([[x * view.half_width, y * view.half_height, 1.0] for x in steps for y in steps]) @ tilt @ yaw
-    rays = np.where(np.abs(rays) < 1e-9, 1e-9, rays)
-    seen = np.where(rays > 0, high / rays, low / rays).min(axis=1).max()
-    shrink = min(1.0, 0.97 * view.farthest / seen)
-    return low * shrink, high * shrink
 
 
 def _decorate(layout: Layout, low: Vector, high: Vector, yaw: Vector, unit: float) -> None:
@@ -129,7 +125,7 @@ def _clutter(layout: Layout) -> Scene:
     yaw = about_y(rng.normal(0.0, 20.0)) @ about_x(rng.normal(0.0, 8.0))
     low = -depth * rng.uniform(0.3, 1.5, 3)
     high = np.array([*(depth * rng.uniform(0.3, 1.5, 2)), depth])
-    low, high = _fit_room(low, high, yaw, tilt, view)
+    low, high = fit_room(low, high, yaw, tilt, view)
     walls = [layout.look(depth, 0.25) for _ in range(6)]
     layout.add(BOX, yaw @ ((low + high) / 2), (high - low) / 2, yaw, walls, hollow=True)
     for _ in range(int(rng.integers(6, 26))):
@@ -206,4 +202,9 @@ def _street(layout: Layout) -> Scene:
     return layout.scene(light)
 
 
-LAYOUTS: dict[str, Callable[[Layout], Scene]] = {"room": _room, "street": _street, "clutter": _clutter}
+LAYOUTS: dict[str, Callable[[Layout], Scene]] = {
+    "room": _room,
+    "office": office,
+    "street": _street,
+    "clutter": _clutter,
+}

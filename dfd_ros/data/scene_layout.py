@@ -18,6 +18,8 @@ from dfd_ros.data.scene_textures import SIDE, TextureBank
 SHADOWS = 16
 """How many bodies cast shadows: the largest."""
 FACES = {BOX: 6, BALL: 1, POLE: 2}
+ROOM_RANGE = 8.0
+"""Metres: sizes in a room are those of a real one where the farthest depth is this; they scale with it."""
 
 Vector = NDArray[np.float64]
 
@@ -197,6 +199,25 @@ class Look:
     grain: tuple[float, float]
     glow: float
     gloss: float
+
+
+# --- rooms ---
+
+
+def fit_room(low: Vector, high: Vector, yaw: Vector, tilt: Vector, view: View) -> tuple[Vector, Vector]:
+    """Grow a room until its walls in view are beyond the nearest depth, and shrink it to end before the farthest."""
+    corners = np.array(
+        [[x, y, 1.0] for x in (-view.half_width, view.half_width) for y in (-view.half_height, view.half_height)]
+    )
+    inside = 1.02 * view.nearest * corners @ tilt @ yaw  # in the room's axes
+    low, high = np.minimum(low, inside.min(axis=0)), np.maximum(high, inside.max(axis=0))
+    # The far corners of what is seen: rays through the picture's corners and sides, to the walls.
+    steps = np.linspace(-1.0, 1.0, 9)
+    rays = np.array([[x * view.half_width, y * view.half_height, 1.0] for x in steps for y in steps]) @ tilt @ yaw
+    rays = np.where(np.abs(rays) < 1e-9, 1e-9, rays)
+    seen = np.where(rays > 0, high / rays, low / rays).min(axis=1).max()
+    shrink = min(1.0, 0.97 * view.farthest / seen)
+    return low * shrink, high * shrink
 
 
 # --- rotations ---

@@ -1,4 +1,4 @@
-"""Endless made-up scenes at two apertures, to train on: random rooms, clutter or streets, lenses, light and noise.
+"""Endless made-up scenes at two apertures, to train on: random rooms, offices, clutter or streets, lenses, light and noise.
 
 A scene is laid out (`scene_kinds`), photographed through a pinhole (`scene_caster`), defocused for both apertures
 (`dfd_ros.optics.render`), and exposed on a noisy sensor (`dfd_ros.optics.sensor`). What a real pair suffers is there
@@ -86,7 +86,7 @@ class SyntheticSettings:
         shape: Height and width of the pictures, pixels.
         seed: Another seed, other scenes.
         depth_range: Metres; the scenes lie within.
-        kinds: How often each kind of scene comes, by name: `room`, `clutter`, `street`.
+        kinds: How often each kind of scene comes, by name: `room`, `office`, `clutter`, `street`.
         lens: One lens for all, its CoC in pixels of these pictures, or a range of them.
         lens_error: By how much the lens that takes the pictures differs from the one told: standard deviation, as a
             fraction, of its CoC scale and of its focus distance.

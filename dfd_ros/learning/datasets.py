@@ -14,10 +14,12 @@ from dfd_ros.data.samples import Dataset, Sample, Selection, resized
 from dfd_ros.data.synthetic import LensRange, SyntheticSettings
 from dfd_ros.errors import InputError
 from dfd_ros.learning.batches import Augmentation, Batches, Source
+from dfd_ros.learning.kept import Kept
 from dfd_ros.learning.recipe import DataRecipe, Recipe
 from dfd_ros.optics.lens_file import load_lens
 from dfd_ros.share import config_file
 
+_GIGABYTE = 1e9
 _LENS_SAMPLES = 8  # looked at for the card
 
 
@@ -57,7 +59,8 @@ def open_data(recipe: DataRecipe) -> Dataset:
 def open_batches(recipe: Recipe) -> Batches:
     """Training's batches; errors as for `open_data`."""
     augment = recipe.data.augment
-    sources = [Source(open_data(data), data.share) for data in recipe.data.train]
+    room = recipe.data.keep * _GIGABYTE / len(recipe.data.train)
+    sources = [Source(Kept(open_data(data), room), data.share) for data in recipe.data.train]
     augmentation = Augmentation(augment.crop, augment.patches, augment.mirror, augment.upend, augment.light)
     return Batches(sources, recipe.train.batch, augmentation, recipe.train.seed)
 

@@ -104,12 +104,19 @@ class AugmentRecipe(_Record):
 
 
 class LoadingRecipe(_Record):
-    """What to train on, what to validate on, and how many processes load it (−1: one a core, 7 at most)."""
+    """
+    Attributes:
+        train, validate_on: What to train on, and what to validate on.
+        augment: How it is changed.
+        workers: How many processes load it (−1: one a core less one, 15 at most).
+        keep: Gigabytes of samples that each of them keeps in memory (`dfd_ros.learning.kept`).
+    """
 
     train: tuple[DataRecipe, ...] = Field(min_length=1)
     validate_on: DataRecipe
     augment: AugmentRecipe = AugmentRecipe()
     workers: Annotated[int, Field(ge=-1)] = -1
+    keep: NonNegativeFloat = 0.0
 
 
 class OptimizerRecipe(_Record):

@@ -44,7 +44,8 @@ CHECKPOINTS, LOGS = "checkpoints", "logs"
 BEST, LAST = "best", "last"
 MAX_WORKERS = 15
 """Processes that load data, where the recipe leaves it open."""
-_ANYWHERE = {"data.workers", "train.log_every", "train.accelerator"}  # keys that may differ when a training goes on
+# Keys that may differ when a training goes on.
+_ANYWHERE = {"data.workers", "train.log_every", "train.accelerator"}
 _LIBRARIES = ("torch", "lightning", "numpy")
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # set in the processes that a launcher starts
 
@@ -79,6 +80,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, console: Console |
     system = System(recipe, steps * rounds)
     _share_cores(recipe)
     trainer = _make_trainer(recipe, out, steps, rounds, console)
+    if trainer.precision != "32-true":
+        system.to(memory_format=torch.channels_last)  # what half precision is fast in
     loader = _loader(batches, StepSampler(trainer, steps), recipe)
     try:
         with _quiet():

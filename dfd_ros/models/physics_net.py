@@ -134,8 +134,9 @@ class PhysicsNet(DepthModel):
             )
         height, width = images.shape[-2:]
         pair = self.prepare(images)
-        statistics = self.statistics(pair)
-        features, costs = band_features(statistics), cost_volume(statistics, table)
+        with torch.autocast(pair.device.type, enabled=False):  # energies of flat walls are lost in half precision
+            statistics = self.statistics(pair)
+            features, costs = band_features(statistics), cost_volume(statistics, table)
         position = positions(features, (height / CELL, width / CELL))
         log_depth, log_variance = self.body(pair, features, costs, table[..., 0], position)
         return {
