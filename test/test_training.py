@@ -138,6 +138,27 @@ def test_after_kill_9_a_training_ends_with_the_weights_of_one_that_nothing_distu
     assert resumed["metrics"] == undisturbed["metrics"]
 
 
+_TRAIN_AFTER_OPENCV = """
+import sys
+from pathlib import Path
+import cv2
+import numpy as np
+from dfd_ros.learning.recipe import load_recipe
+from dfd_ros.learning.train import train
+cv2.setNumThreads(2)
+cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.float32), (31, 31), 0)
+train(load_recipe(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_loading_starts_after_opencv_has_worked_on_several_threads(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    train.save_recipe(tiny("data.workers=1"), recipe)
+    command = [sys.executable, "-c", _TRAIN_AFTER_OPENCV, str(recipe), str(tmp_path / "out")]
+    subprocess.run(command, check=True, timeout=120)  # it used to wait for ever
+    assert state(tmp_path / "out")["global_step"] == 6
+
+
 def test_dropout_too_goes_on_as_it_would_have(tmp_path, monkeypatch):
     """Its random numbers come from the step's number, not from a generator that would have to be kept."""
     monkeypatch.setattr(registry, "MODELS", {**registry.MODELS, "forgetful": Forgetful})

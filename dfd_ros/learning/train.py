@@ -74,6 +74,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, console: Console |
         InputError: The recipe, the data or the folder cannot be used, a loss is not a number, or the disk is full.
     """
     console = console or Console(quiet=True)
+    # Before the processes that load are forked: they keep to one thread each, and OpenCV's pool does not survive a fork.
+    cv2.setNumThreads(1)
     steps, rounds = equal_rounds(recipe)
     last = prepare_folder(recipe, out, resume)
     batches, validation = open_batches(recipe), open_data(recipe.data.validate_on)
@@ -245,7 +247,6 @@ def _loader(batches: Batches, sampler: StepSampler, recipe: Recipe) -> torch.uti
         sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=_start_worker,
         pin_memory=_on_gpu(recipe),
     )
 
@@ -259,7 +260,6 @@ def _validation_loader(dataset: Dataset, trainer: pl.Trainer, recipe: Recipe) ->
         batch_size=None,
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=_start_worker,
         pin_memory=_on_gpu(recipe),
     )
 
@@ -283,11 +283,6 @@ def _share_cores(recipe: Recipe) -> None:
 
 def _on_gpu(recipe: Recipe) -> bool:
     return recipe.train.accelerator != "cpu" and torch.cuda.is_available()
-
-
-def _start_worker(number: int) -> None:
-    """Each process that loads data keeps to one thread."""
-    cv2.setNumThreads(1)
 
 
 def make_card(recipe: Recipe, metrics: dict[str, float], samples: Sequence[Sample], steps: int) -> ModelCard:
