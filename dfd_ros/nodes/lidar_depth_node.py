@@ -44,6 +44,7 @@ from dfd_ros.share import config_file
 from dfd_ros.stamps import NANOSECONDS, nanoseconds
 
 TWISTS = 200  # kept: a fifth of a second of the fastest wheels
+FAST_ENOUGH = ("nyu", "fast")  # to keep up with a LiDAR
 LONGEST_SWEEP = 2.0  # seconds: a point's time further from the stamp is of another clock
 
 
@@ -149,7 +150,7 @@ class LidarDepthNode(DfdNode[LidarDepthParameters]):
         self._extrinsics = load_extrinsics(config_file(p.extrinsics_file)).camera_from_lidar
         self._colorizer: Colorizer | None = None
         self._camera: Camera | None = None
-        warm_up()
+        warm_up(p.method)
         self._camera_info: CameraInfo | None = None
         libraries = ", ".join(f"{name} {which}" for name, which in compat.report().items())
         self.get_logger().info(f"method {p.method}; {libraries}")
@@ -357,8 +358,8 @@ def checked_times(cloud: PointCloud2) -> NDArray[np.float64]:
     return times
 
 
-def warm_up() -> None:
-    """Run projection and colorization once on next to nothing.
+def warm_up(method: str) -> None:
+    """Run projection and colorization once on next to nothing, by that method and by all that keep up with a LiDAR.
 
     Their kernels are compiled at the first call ever (and cached), which takes seconds and would hold up all threads.
     """
@@ -368,8 +369,8 @@ def warm_up() -> None:
     points = deskew(np.eye(3, dtype=np.float32) + 1.0, np.zeros(3), Twist())
     sparse = project(points, beside, camera).depth
     intensity = intensity_image(points, np.ones(3, np.float32), beside, camera, sparse)
-    for method in METHODS:
-        colorizer = Colorizer(camera.shape, ColorizeSettings(method=method, robust=True))
+    for each in {*FAST_ENOUGH, method}:
+        colorizer = Colorizer(camera.shape, ColorizeSettings(method=each, robust=True, depth_edges=True))
         colorizer.solve(np.zeros(camera.shape, np.float32), np.nan_to_num(sparse, nan=1.0), intensity)
 
 
