@@ -161,6 +161,7 @@ class TrainRecipe(_Record):
         batch: Samples (patches) a step and process.
         seed: Of everything random.
         precision: `auto` (bf16 on a GPU that has it, else float32) or a precision of Lightning's.
+        half: Whether the weights written at the end are of 16 bits.
         accelerator, devices, nodes: As for Lightning: `auto`, so many in each machine, so many machines.
         average: Decay of the moving average of the weights, which is what is validated and kept; 0 for none.
         monitor: Metric that decides which weights are best, less being better.
@@ -173,6 +174,7 @@ class TrainRecipe(_Record):
     batch: PositiveInt
     seed: NonNegativeInt = 0
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    half: bool = False
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: PositiveInt = 1
     nodes: PositiveInt = 1

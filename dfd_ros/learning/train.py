@@ -96,7 +96,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, console: Console |
     system.load_state_dict(best["state_dict"])
     card = make_card(recipe, best["metrics"], list(some_samples(batches)), best["global_step"])
     path = out / f"{recipe.name}{SUFFIX}"
-    save_weights(system.best_model, card, path)
+    save_weights(system.best_model, card, path, half=recipe.train.half)
     console.print(f"written: {path}", highlight=False)
     return TrainResult(path, card)
 
