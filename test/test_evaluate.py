@@ -210,6 +210,19 @@ def test_weights_that_saw_small_pictures_are_shown_small_ones(tmp_path):
     assert predictor.predict(Scenes().read(0)).depth.shape == SHAPE
 
 
+@pytest.mark.parametrize(
+    ("data", "registered"),
+    [
+        ({"spec": "synthetic:100"}, True),  # in place from the start, as photographs have to be brought to
+        ({"spec": "dslr:somewhere"}, False),
+        ({"spec": "dslr:somewhere", "register_pairs": True}, True),
+    ],
+)
+def test_photographs_are_registered_unless_the_weights_saw_them_as_they_are(data, registered):
+    card = ModelCard("x", "dual_aperture", recipe={"data": {"train": [data]}})
+    assert card.registered() == registered
+
+
 def test_the_lens_trained_for_stands_in_where_none_is_told(tmp_path):
     lens = protocol_lens()
     fields = {key: value for key, value in vars(lens).items() if not (isinstance(value, float) and math.isnan(value))}

@@ -72,8 +72,10 @@ class ModelCard:
         return None if size is None else (size[0], size[1])
 
     def registered(self) -> bool:
-        """Whether pairs were brought to one exposure and place."""
-        return bool(self._first_data().get("register_pairs", False))
+        """Whether pairs are to be brought to one exposure and place first: made-up ones are from the start."""
+        data = self._first_data()
+        made_up = str(data.get("spec", "synthetic")).partition(":")[0] == "synthetic"
+        return made_up or bool(data.get("register_pairs", False))
 
     def _first_data(self) -> Mapping[str, Any]:
         return self.recipe["data"]["train"][0] if self.recipe else {}
