@@ -111,6 +111,14 @@ def test_a_training_leaves_weights_with_their_card_logs_and_checkpoints(finished
     assert yaml.safe_load((out / "recipe.yaml").read_text())["train"]["steps"] == 6
 
 
+def test_a_card_names_no_folders_of_this_machine():
+    recipe = tiny("data.train.0.spec=rgbd:/home/someone/rooms", "data.train.0.lens=/etc/lenses/my_lens.yaml")
+    card = train.make_card(recipe, {}, [], 6)
+    assert card.data == ("rgbd:rooms",)
+    assert card.recipe["data"]["train"][0]["lens"] == "my_lens.yaml"
+    assert card.recipe["source"] == recipe.source
+
+
 def test_the_same_recipe_gives_the_same_weights(finished, tmp_path):
     train.train(tiny(), tmp_path / "again")
     assert same(last(tmp_path / "again")[0], last(finished[0])[0])

@@ -188,3 +188,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
         write_tensors({"a": torch.zeros(1)}, tmp_path / "file" / "x.safetensors", {})
     assert read_tensors(save(tmp_path / "new" / "x.safetensors"))[1]["format"]
+
+
+def test_the_weights_that_come_along_load_and_say_what_they_may_be_used_for():
+    assert zoo.zoo_names() == ("ours", "ours-dslr")
+    assert sum(file.stat().st_size for file in zoo.ZOO.iterdir()) < zoo.MAX_BYTES
+    uses = {}
+    for name in zoo.zoo_names():
+        model, card = load_weights(zoo.find_weights(name))
+        assert sum(parameter.numel() for parameter in model.parameters()) == card.parameters
+        uses[name] = card.use
+    assert uses["ours"] == "free to use"
+    assert uses["ours-dslr"].startswith("research use only")

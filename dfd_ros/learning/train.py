@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -46,6 +47,7 @@ MAX_WORKERS = 15
 """Processes that load data, where the recipe leaves it open."""
 # Keys that may differ when a training goes on.
 _ANYWHERE = {"data.workers", "train.log_every", "train.accelerator"}
+_FOLDERS = re.compile(r"(?<![^:])/(?:[^/]+/)*")  # an absolute path's, at the start or after a kind of data
 _LIBRARIES = ("torch", "lightning", "numpy")
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # set in the processes that a launcher starts
 
@@ -296,15 +298,24 @@ def make_card(recipe: Recipe, metrics: dict[str, float], samples: Sequence[Sampl
         outputs=described.signature.outputs,
         parameters=described.parameters,
         use=recipe.use,
-        data=tuple(spec_of(data) for data in recipe.data.train),
+        data=tuple(_without_folders(spec_of(data)) for data in recipe.data.train),
         lens=lens_ranges(samples),
         only_lens=only_lens(samples),
         metrics=metrics,
         steps=steps,
         commit=_commit(),
-        recipe=recipe.to_dict(),
+        recipe=_without_folders(recipe.to_dict()),
         versions={name: version(name) for name in _LIBRARIES},
     )
+
+
+def _without_folders(content: Any) -> Any:
+    """A tree whose texts name files and folders by their last part: where they lie on this machine helps nobody else."""
+    if isinstance(content, dict):
+        return {key: _without_folders(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_without_folders(item) for item in content]
+    return _FOLDERS.sub("", content) if isinstance(content, str) else content
 
 
 def _commit() -> str:
