@@ -17,6 +17,8 @@ TRAIN = [
     "tensorboardX>=2.6",
     "torchmetrics>=1.4",
 ]
+# What exports networks and runs them.
+INFER = ["torch>=2.5", "onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4", "safetensors>=0.4"]
 
 
 def files_below(folder: str) -> list[tuple[str, list[str]]]:
@@ -65,8 +67,11 @@ setup(
         # The PSF layer and what is trained through it.
         "torch": ["torch>=2.5"],
         "cuda": CUDA,
+        # dfd dataset build on a cluster.
+        "fleet": ["distributed>=2024.1"],
+        "infer": INFER,
         "train": TRAIN,
-        "test": [*TRAIN, "hypothesis>=6", "mypy>=1.10", "pytest>=8", "ruff>=0.6", *CUDA],
+        "test": [*TRAIN, *INFER, "hypothesis>=6", "mypy>=1.10", "pytest>=8", "ruff>=0.6", *CUDA],
     },
     entry_points={
         "console_scripts": ["dfd = dfd_ros.cli:main"],

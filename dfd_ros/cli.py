@@ -222,6 +222,106 @@ def evaluate(
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="weights: a file, or a name of the zoo")],
+    out: Annotated[Path, typer.Option(help="ONNX file to write")],
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the pictures")] = "640x480",
+    lens: Annotated[str, typer.Option(help="lens file to build in; default: the lens is an input")] = "",
+    consistency: Annotated[
+        bool, typer.Option("--consistency", help="lower confidence where depth does not explain the pair")
+    ] = False,
+    opset: Annotated[int, typer.Option(help="ONNX operator set, 17 to 20")] = 17,
+) -> None:
+    """Write a network as one ONNX file for ONNX Runtime, OpenVINO and TensorRT."""
+    try:
+        from dfd_ros.inference.export import export_model, save_program
+    except ModuleNotFoundError as error:
+        missing = f"expected the package {error.name} to be installed, got none; pip install 'dfd_ros[infer]'"
+        raise InputError(f"export: {missing}") from error
+    from dfd_ros.geometry import parse_size
+    from dfd_ros.inference.graph import GraphSettings
+    from dfd_ros.inference.weights import load_weights
+    from dfd_ros.inference.zoo import find_weights
+    from dfd_ros.optics.lens_file import load_lens
+
+    width, height = parse_size(size)
+    settings = GraphSettings((height, width), load_lens(lens) if lens else None, consistency)
+    network, card = load_weights(find_weights(model))
+    program = export_model(network, card, settings, opset)
+    save_program(program, out)
+    console.print(f"written: {out}: {program.info.describe()}", highlight=False, soft_wrap=True)
+
+
+datasets = typer.Typer(help="Bags into training sets, and what is in one.", no_args_is_help=True)
+app.add_typer(datasets, name="dataset")
+
+
+@datasets.command("build")
+def dataset_build(
+    bags: Annotated[list[Path], typer.Argument(help="bags: folders, or .mcap or .db3 files")],
+    out: Annotated[Path, typer.Option(help="the data set's folder; one begun with these settings is gone on with")],
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the samples; default: as recorded")] = "",
+    topic: Annotated[list[str], typer.Option(help="NAME=TOPIC where topics have other names (docs/datasets.md)")] = [],  # noqa: B006
+    lens: Annotated[str, typer.Option(help="lens file, where no pairs were recorded")] = "",
+    extrinsics: Annotated[str, typer.Option(help="extrinsics file of the LiDAR; default: the bag's /tf_static")] = "",
+    method: Annotated[str, typer.Option(help="how dense depth is found: nyu, exact or fast")] = "nyu",
+    plain: Annotated[bool, typer.Option("--plain", help="the toolbox's own dense depth")] = False,
+    images: Annotated[str, typer.Option(help="format of the pictures: png, jpeg or webp")] = "png",
+    quality: Annotated[int, typer.Option(help="of JPEG and WebP", min=1, max=100)] = 95,
+    depth: Annotated[str, typer.Option(help="format of depth: png (16-bit millimetres) or npy (float16)")] = "png",
+    gamma: Annotated[float, typer.Option(help="encoding of the images", min=1.0, max=3.0)] = 2.2,
+    motion: Annotated[str, typer.Option(help="between a pair's images: compensate, refuse or ignore")] = "compensate",
+    max_motion: Annotated[float, typer.Option(help="pairs that moved more are rejected, pixels", min=0.0)] = 8.0,
+    validation: Annotated[float, typer.Option(help="share kept for validation", min=0.0, max=0.5)] = 0.1,
+    workers: Annotated[int, typer.Option(help="processes", min=1)] = 1,
+    scheduler: Annotated[str, typer.Option(help="address of a Dask scheduler, whose cluster works instead")] = "",
+) -> None:
+    """Make a training set of bags: checked pairs with dense depth, split by scene. Begun ones are gone on with."""
+    from dfd_ros.datasets.build import build
+    from dfd_ros.datasets.options import build_settings
+    from dfd_ros.drive import progress_bars
+
+    settings = build_settings(
+        size=size,
+        topics=topic,
+        lens=lens,
+        extrinsics=extrinsics,
+        images=(images, quality),
+        depth=(depth, method, plain),
+        pairs=(gamma, motion, max_motion),
+        validation=validation,
+    )
+    with progress_bars(console) as progress:
+        bars = {what: progress.add_task(what, total=None) for what in ("scanning", "pairs")}
+        report = build(
+            *(bags, out, settings, workers, scheduler),
+            lambda what, done, total: progress.update(bars[what], completed=done, total=total),
+        )
+    for name, notes in sorted(report.notes.items()):
+        for note in notes:
+            console.print(f"{name}: {note}", highlight=False, markup=False)
+    print(f"written: {out}")
+    if report.failed:
+        raise InputError("; ".join(report.failed[name] for name in sorted(report.failed)))
+
+
+@datasets.command("info")
+def dataset_info(
+    folder: Annotated[Path, typer.Argument(help="a data set that dfd dataset build made")],
+    sheet: Annotated[str, typer.Option(help="picture of some samples; default: sheet.png in the folder")] = "",
+) -> None:
+    """Print what a data set holds, and draw a sheet of its pictures."""
+    from dfd_ros.datasets.info import describe, save_contact_sheet
+
+    info = describe(folder)
+    info.print(console)
+    if info.samples:
+        picture = Path(sheet) if sheet else folder / "sheet.png"
+        save_contact_sheet(info, picture)
+        print(f"written: {picture}")
+
+
+@app.command()
 def parameters(
     markdown: Annotated[bool, typer.Option("--markdown", help="as the README shows them")] = False,
 ) -> None:

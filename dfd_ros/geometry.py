@@ -6,6 +6,7 @@ the centre of the top left pixel.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -161,3 +162,15 @@ class Transform:
 
     def __matmul__(self, other: Transform) -> Transform:
         return Transform(self.rotation @ other.rotation, self.rotation @ other.translation + self.translation)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Width and height of `WIDTHxHEIGHT`, pixels.
+
+    Raises:
+        InputError: It is not of that form.
+    """
+    match = re.fullmatch(r"([1-9][0-9]*)x([1-9][0-9]*)", text, re.ASCII)
+    if match is None:
+        raise InputError(f"size: expected WIDTHxHEIGHT such as 640x480, got {text!r}")
+    return int(match[1]), int(match[2])

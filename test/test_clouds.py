@@ -13,8 +13,9 @@ from std_msgs.msg import Header
 
 from dfd_ros.errors import InputError
 from dfd_ros.geometry import Camera, Transform
+from dfd_ros.lidar.intensity import intensity_image
 from dfd_ros.lidar.projection import project
-from dfd_ros.nodes.clouds import cloud_message, intensity_array, intensity_image, points_array, times_array
+from dfd_ros.nodes.clouds import cloud_message, intensity_array, points_array, times_array
 
 XYZ = np.random.default_rng(0).uniform(-50, 50, (24, 3)).round()
 

@@ -13,19 +13,20 @@ from scipy.stats import laplace
 from dfd_ros.data.rendered import protocol_lens
 from dfd_ros.data.samples import Dataset, Sample
 from dfd_ros.errors import InputError
+from dfd_ros.inference.confidence import laplacian_confidence
+from dfd_ros.inference.weights import ModelCard
 from dfd_ros.learning import score
 from dfd_ros.learning.evaluate import evaluate, load_boxes
 from dfd_ros.learning.predictors import (
     NetworkPredictor,
     Prediction,
     PredictorOptions,
-    laplacian_confidence,
     load_predictor,
 )
 from dfd_ros.learning.published import comparison_table
 from dfd_ros.learning.report import write_report
 from dfd_ros.learning.score import ScoreSettings, score_models
-from dfd_ros.learning.weights import ModelCard, save_weights
+from dfd_ros.learning.weights import save_weights
 from dfd_ros.models.registry import build
 
 SHAPE = (40, 48)

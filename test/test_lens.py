@@ -243,6 +243,7 @@ def test_bad_lens_files_are_named(tmp_path: Path, text: str, complaint: str) -> 
         {"psf": "square"},
         {"magnification": 0.0},
         {"coc_field": -1.0},
+        {"parallax": 0.6},
         {"focus_distance": 0.05},
         {"pixel_pitch": -1e-6},
     ],

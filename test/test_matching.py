@@ -41,6 +41,16 @@ def test_the_lens_s_own_magnification_is_no_motion(deep: np.ndarray, magnified: 
         match_pair(magnified, deep, MatchSettings(motion="refuse", max_motion=0.3), 1.0)
 
 
+def test_a_magnification_that_is_kept_is_not_measured(deep: np.ndarray, magnified: np.ndarray) -> None:
+    """With parallax the size tells near from far: registration must leave it."""
+    moved = encoded(Motion(dx=3.0, dy=-1.5, scale=MAGNIFICATION, rotation=0.004), 1.0)
+    known = match_pair(moved, deep, MatchSettings(magnification=MAGNIFICATION, keep_magnification=True), 1.0)
+    assert known.scale == pytest.approx(MAGNIFICATION, abs=2e-5)
+    assert difference(known.shallow, encoded(Motion(), 1.0)) < 1.5
+    assumed = match_pair(magnified, deep, MatchSettings(keep_magnification=True), 1.0)
+    assert assumed.scale == pytest.approx(1.0, abs=2e-5)
+
+
 def test_it_is_undone_even_where_nothing_is_measured(deep: np.ndarray, magnified: np.ndarray) -> None:
     same = encoded(Motion(), 2.0)
     plain = match_pair(magnified, deep, MatchSettings(motion="ignore"), 1.0)

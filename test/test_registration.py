@@ -105,6 +105,13 @@ def test_unrelated_images_have_low_quality() -> None:
     assert found.quality < 0.15
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_pictures_hardly_larger_than_a_tile_are_measured_whatever_they_show(seed: int) -> None:
+    """Unrelated ones may give any coarse shift, which must leave a tile in common."""
+    found = register_pair(texture((140, 150), seed), texture((140, 150), 10 + seed))
+    assert found.quality < 0.5
+
+
 def test_one_moving_object_does_not_turn_the_picture() -> None:
     true = Motion(1.5, 0.5)
     shallow, deep = photograph(true, 1.0), photograph(Motion(), 1.0)

@@ -19,12 +19,13 @@ from dfd_ros.data.rendered import protocol_lens
 from dfd_ros.data.samples import Dataset, Sample, Window
 from dfd_ros.data.synthetic import SyntheticScenes, SyntheticSettings
 from dfd_ros.errors import InputError
+from dfd_ros.inference.tensors import read_tensors
+from dfd_ros.inference.weights import load_weights
 from dfd_ros.learning import system, train
 from dfd_ros.learning.batches import Augmentation, Batches, Source, augment, collate, whole
-from dfd_ros.learning.checkpoints import SafetensorsIO, read_tensors
+from dfd_ros.learning.checkpoints import SafetensorsIO
 from dfd_ros.learning.kept import Kept
 from dfd_ros.learning.recipe import load_recipe
-from dfd_ros.learning.weights import load_weights
 from dfd_ros.models import registry
 from dfd_ros.models.base import DepthModel, Signature
 

@@ -11,9 +11,11 @@ import torch
 from one_thread import one_thread  # noqa: F401 (all tests here run on one)
 
 from dfd_ros.errors import InputError
-from dfd_ros.learning import zoo
-from dfd_ros.learning.checkpoints import SafetensorsIO, read_tensors, write_tensors
-from dfd_ros.learning.weights import ModelCard, load_card, load_weights, save_weights, start_from
+from dfd_ros.inference import zoo
+from dfd_ros.inference.tensors import read_tensors, write_tensors
+from dfd_ros.inference.weights import ModelCard, load_card, load_weights, start_from
+from dfd_ros.learning.checkpoints import SafetensorsIO
+from dfd_ros.learning.weights import save_weights
 from dfd_ros.models.registry import build
 
 OPTIONS = {"inputs": ("shallow", "deep"), "features": 4}

@@ -38,6 +38,8 @@ class MatchSettings:
         max_motion: Largest displacement of a pixel that is compensated or let pass, pixels.
         magnification: Size of the shallow image over the deep one's that the lens is known to have. It is undone
             whatever is done about motion, and does not count as such.
+        keep_magnification: Whether no other size is looked for in the images. A lens with parallax shows what is near
+            in another size than what is far, which must not be undone.
     """
 
     gamma: float = 2.2
@@ -45,6 +47,7 @@ class MatchSettings:
     motion: MotionHandling = "compensate"
     max_motion: float = 8.0
     magnification: float = 1.0
+    keep_magnification: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def match_pair(
     lens = Motion(scale=settings.magnification)
     applied, motion, scale = lens, math.nan, math.nan
     if settings.motion != "ignore":
-        measured = register_pair(grey_shallow, grey_deep)
+        measured = register_pair(grey_shallow, grey_deep, lens.scale if settings.keep_magnification else None)
         if measured.quality >= MIN_REGISTRATION_QUALITY:
             scale = measured.scale
             motion = replace(measured, scale=scale / lens.scale).largest_shift(grey_deep.shape)

@@ -28,11 +28,11 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class Frame(Generic[Payload]):
-    """One picture: the first and last instant of its exposure, its size, and whatever it carries."""
+    """One picture: the first and last instant of its exposure, its size and encoding, and whatever it carries."""
 
     start: int
     end: int
-    shape: tuple[int, ...]
+    shape: tuple[int | str, ...]
     payload: Payload
 
     @property

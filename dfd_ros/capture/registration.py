@@ -49,6 +49,8 @@ MIN_CONTRAST = 2e-3
 RESIDUAL_SCALE = 0.3
 """Tile residual, pixels, at which the robust fit starts to doubt a tile (parallax, moving objects)."""
 
+_UNMOVED = 1e6
+
 
 @dataclass(frozen=True)
 class Motion:
@@ -106,8 +108,10 @@ def measure_gain(shallow: Image, deep: Image) -> float:
     return float(np.exp(np.median(np.log(dark[good] / bright[good]))))
 
 
-def register_pair(shallow: Image, deep: Image) -> Motion:
+def register_pair(shallow: Image, deep: Image, scale: float | None = None) -> Motion:
     """Measure the motion between the two images of a pair; the brightness need not agree.
+
+    With `scale` given that is the motion's, and shift and rotation alone are measured.
 
     Good to better than a quarter pixel on textured scenes whatever the defocus, and for shifts up to a quarter of the
     image's smaller side, rotations up to 1.5 degrees and scales within 3 %. A scene with nothing to hold on to gives
@@ -121,8 +125,11 @@ def register_pair(shallow: Image, deep: Image) -> Motion:
     if min(height, width) < TILE:
         raise InputError(f"registration: expected images of at least {TILE}x{TILE} pixels, got {width}x{height}")
     x_shift, y_shift = _coarse_shift(shallow, deep)
+    # Pictures hardly larger than a tile leave less than one in common where the coarse shift is large.
+    x_shift = min(max(x_shift, TILE - width), width - TILE)
+    y_shift = min(max(y_shift, TILE - height), height - TILE)
     centres, shifts, coherence = _tile_shifts(shallow, deep, x_shift, y_shift)
-    return _fit_similarity(centres, shifts, coherence, deep.shape)
+    return _fit_similarity(centres, shifts, coherence, deep.shape, scale)
 
 
 def warp(image: NDArray[Any], motion: Motion, out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -248,7 +255,11 @@ def _phase_turn(shift: NDArray[np.float64], fy: Image, fx: Image) -> Complex:
 
 
 def _fit_similarity(
-    centres: NDArray[np.float64], shifts: NDArray[np.float64], coherence: NDArray[np.float64], shape: tuple[int, int]
+    centres: NDArray[np.float64],
+    shifts: NDArray[np.float64],
+    coherence: NDArray[np.float64],
+    shape: tuple[int, int],
+    scale: float | None,
 ) -> Motion:
     """Iteratively reweighted least squares (Cauchy weights) of a similarity on the tiles' shifts."""
     used = coherence > MIN_COHERENCE
@@ -261,13 +272,17 @@ def _fit_similarity(
     design = np.concatenate([np.column_stack([one, zero, x, -y]), np.column_stack([zero, one, y, x])])
     target = np.concatenate([d[:, 0], d[:, 1]])
     # A weak pull to pure translation (1 px at the border per unit of trust) keeps one or two tiles from inventing a turn.
-    ridge = np.diag([0.0, 0.0, 1.0, 1.0]) * (0.02 * (0.5 * max(shape)) ** 2)
+    pull = 0.02 * (0.5 * max(shape)) ** 2
+    # A known scale is one that nothing measured moves.
+    ridge = np.diag([0.0, 0.0, pull if scale is None else _UNMOVED * pull, pull])
+    known = np.array([0.0, 0.0, 0.0 if scale is None else scale - 1.0, 0.0])
     solution = np.array([np.median(d[:, 0]), np.median(d[:, 1]), 0.0, 0.0])
     for _ in range(12):
         error = np.linalg.norm((target - design @ solution).reshape(2, -1), axis=0)
         weight = trust / (1.0 + (error / RESIDUAL_SCALE) ** 2)
         weighted = design.T * np.concatenate([weight, weight])
-        solution = np.linalg.solve(weighted @ design + ridge * weight.max(), weighted @ target)
+        force = ridge * weight.max()
+        solution = np.linalg.solve(weighted @ design + force, weighted @ target + force @ known)
     error = np.linalg.norm((target - design @ solution).reshape(2, -1), axis=0)
     agree = error < 3.0 * RESIDUAL_SCALE
     if not agree.any():

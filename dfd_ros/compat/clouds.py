@@ -13,24 +13,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.recfunctions import structured_to_unstructured, unstructured_to_structured
 from numpy.typing import NDArray
-from sensor_msgs.msg import PointCloud2, PointField
-from std_msgs.msg import Header
 
-_DATATYPES = {
-    PointField.INT8: "i1",
-    PointField.UINT8: "u1",
-    PointField.INT16: "i2",
-    PointField.UINT16: "u2",
-    PointField.INT32: "i4",
-    PointField.UINT32: "u4",
-    PointField.FLOAT32: "f4",
-    PointField.FLOAT64: "f8",
-}
+if TYPE_CHECKING:  # what is recorded is read where there is no ROS
+    from sensor_msgs.msg import PointCloud2, PointField
+    from std_msgs.msg import Header
+
+# PointField's INT8 to FLOAT64.
+_DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
 
 
 class PointCloudError(AssertionError, TypeError):
@@ -96,6 +90,8 @@ def create_cloud(
     Raises:
         PointCloudError: The points' layout is not that of the fields.
     """
+    from sensor_msgs.msg import PointCloud2
+
     dtype = _dtype(fields)
     if not isinstance(points, np.ndarray):
         points = np.array([tuple(point) for point in points], dtype)

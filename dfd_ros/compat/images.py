@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image
-from std_msgs.msg import Header
+
+if TYPE_CHECKING:  # what is recorded is read where there is no ROS
+    from sensor_msgs.msg import Image
+    from std_msgs.msg import Header
 
 PASSTHROUGH = "passthrough"
 
@@ -114,6 +116,8 @@ class CvBridge:
                 raise CvBridgeError(
                     f"encoding {encoding} needs {_CV_NAMES[wanted.dtype]}C{wanted.channels}, got an array of {cv_type}"
                 )
+        from sensor_msgs.msg import Image
+
         rows = np.ascontiguousarray(cvim).reshape(len(cvim), -1)
         message = Image(height=cvim.shape[0], width=cvim.shape[1], step=rows.strides[0])
         message.encoding = cv_type if encoding == PASSTHROUGH else encoding

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -14,8 +16,11 @@ from rosbags.rosbag2 import ReaderError
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
 
-from dfd_ros.data.mcap_recovery import MAGIC, scan_messages
+from dfd_ros.data.bag_writer import load_typestore
+from dfd_ros.data.mcap_recovery import MAGIC, RawMessage, scan_messages
+from dfd_ros.data.sqlite_recovery import scan_database
 from dfd_ros.errors import InputError
+from dfd_ros.share import package_share
 
 if TYPE_CHECKING:
     from mcap.records import Schema
@@ -23,8 +28,36 @@ if TYPE_CHECKING:
 
 METADATA = "metadata.yaml"
 STORAGE_SUFFIXES = (".mcap", ".db3")
-# What rosbags raises on files that are damaged in ways it does not look for.
-DAMAGE = (AnyReaderError, ReaderError, TypesysError, AssertionError, EOFError, KeyError, OSError, TypeError, ValueError)
+PACKED_SUFFIX = ".zstd"  # of storage files that rosbag2 compressed whole
+LATEST = 2**63 - 1
+# Where the libraries below rosbags keep their errors, by its version and Python's.
+_LIBRARY_ERRORS = (
+    ("apsw", "Error"),
+    ("backports.zstd", "ZstdError"),
+    ("compression.zstd", "ZstdError"),
+    ("zstandard", "ZstdError"),
+)
+
+
+def _library_errors() -> Iterator[type[Exception]]:
+    for module, name in _LIBRARY_ERRORS:
+        with suppress(ImportError):
+            yield getattr(import_module(module), name)
+
+
+# What rosbags raises, or lets through, on files that are damaged in ways it does not look for.
+_DAMAGE = (
+    AnyReaderError,
+    ReaderError,
+    TypesysError,
+    AssertionError,
+    EOFError,
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+)
+DAMAGE: tuple[type[Exception], ...] = (*_DAMAGE, RuntimeError, *_library_errors())
 
 
 class BagMessage(NamedTuple):
@@ -97,10 +130,17 @@ class BagReader:
         """Seconds from the first message to the last."""
         return 1e-9 * (self._bag.end_time_ns - self._bag.start_time_ns)
 
-    def messages(self, topics: Collection[str] | None = None, start_time_ns: int = 0) -> Iterator[BagMessage]:
+    @property
+    def random_access(self) -> bool:
+        """Whether a part of the bag can be read without reading, or unpacking, what is before it."""
+        return self.recovered is None and not any(self.path.glob(f"*{PACKED_SUFFIX}"))
+
+    def messages(
+        self, topics: Collection[str] | None = None, start_time_ns: int = 0, end_time_ns: int = LATEST
+    ) -> Iterator[BagMessage]:
         """The messages of `topics` (default: all) in the order of receipt (of writing, in a recovered bag).
 
-        Those received before `start_time_ns` (nanoseconds since the epoch) are left out.
+        Those received before `start_time_ns`, or at `end_time_ns` or after (nanoseconds since the epoch), are left out.
 
         Raises:
             InputError: The bag turns out to be damaged.
@@ -109,7 +149,7 @@ class BagReader:
         if not wanted:
             return
         try:
-            yield from self._bag.messages(wanted, start_time_ns)
+            yield from self._bag.messages(wanted, start_time_ns, end_time_ns)
         except DAMAGE as error:
             raise InputError(f"bag {self.path}: cannot be read on ({_first_line(error)})") from error
 
@@ -136,7 +176,7 @@ class _WholeBag:
     """A bag with its index, read by rosbags."""
 
     def __init__(self, sources: list[Path]) -> None:
-        self._reader = AnyReader(sources, default_typestore=get_typestore(Stores.ROS2_KILTED))
+        self._reader = AnyReader(sources, default_typestore=_known_types())
         self._reader.open()
         self.typestore: Typestore = self._reader.typestore
         self.topics: dict[str, str] = {c.topic: c.msgtype for c in self._reader.connections}
@@ -146,9 +186,9 @@ class _WholeBag:
         self.start_time_ns = self._reader.start_time
         self.end_time_ns = self._reader.end_time - 1  # rosbags counts the nanosecond after the last message
 
-    def messages(self, topics: Collection[str], start_time_ns: int) -> Iterator[BagMessage]:
+    def messages(self, topics: Collection[str], start_time_ns: int, end_time_ns: int) -> Iterator[BagMessage]:
         connections: list[Connection] = [c for c in self._reader.connections if c.topic in topics]
-        for connection, time, data in self._reader.messages(connections, start=start_time_ns):
+        for connection, time, data in self._reader.messages(connections, start_time_ns, end_time_ns):
             yield BagMessage(connection.topic, connection.msgtype, time, data)
 
     def close(self) -> None:
@@ -164,10 +204,10 @@ class _CutBag:
         self.topics: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
         self.start_time_ns, self.end_time_ns = 2**63 - 1, 0
-        types = dict(get_typestore(Stores.ROS2_KILTED).fielddefs)
+        types = dict(_known_types().fielddefs)
         try:
             for file in files:
-                for message in scan_messages(file):
+                for message in _scan(file):
                     topic = message.channel.topic
                     if topic not in self.topics and message.schema is not None:
                         self.topics[topic] = message.schema.name
@@ -179,10 +219,10 @@ class _CutBag:
         except (OSError, TypesysError) as error:
             raise InputError(f"bag {path}: cannot be read ({_first_line(error)})") from error
 
-    def messages(self, topics: Collection[str], start_time_ns: int) -> Iterator[BagMessage]:
+    def messages(self, topics: Collection[str], start_time_ns: int, end_time_ns: int) -> Iterator[BagMessage]:
         for file in self._files:
-            for message in scan_messages(file):
-                if message.channel.topic in topics and message.log_time >= start_time_ns:
+            for message in _scan(file):
+                if message.channel.topic in topics and start_time_ns <= message.log_time < end_time_ns:
                     topic = message.channel.topic
                     yield BagMessage(topic, self.topics[topic], message.log_time, message.data)
 
@@ -198,9 +238,24 @@ def _open_bag(path: Path, files: list[Path]) -> _WholeBag | _CutBag:
             return _WholeBag(source)
         except DAMAGE as error:
             damage = error
-    if {file.suffix for file in files} != {".mcap"}:
+    if not files:
         raise InputError(f"bag {path}: cannot be read ({_first_line(damage)})") from damage
-    return _CutBag(files, path)
+    cut = _CutBag(files, path)
+    if not cut.counts and files[0].suffix != ".mcap":
+        raise InputError(f"bag {path}: cannot be read ({_first_line(damage)})") from damage
+    return cut
+
+
+def _known_types() -> Typestore:
+    """The types of bags that do not define theirs (of before Iron): ROS 2's own, and dfd_msgs where it is installed."""
+    try:
+        return load_typestore([package_share("dfd_msgs") / "msg"])
+    except InputError:
+        return load_typestore()
+
+
+def _scan(file: Path) -> Iterator[RawMessage]:
+    return scan_messages(file) if file.suffix == ".mcap" else scan_database(file)
 
 
 def _storage_files(path: Path) -> list[Path]:
@@ -242,6 +297,8 @@ def _split_number(file: Path) -> tuple[int, str]:
 
 def _schema_types(schema: Schema) -> dict[str, Any]:
     text = schema.data.decode()
+    if not text:
+        return {}  # not defined in the bag: a standard type, or unknown
     if schema.encoding == "ros2idl":
         separator = "=" * 80 + "\n"
         parts = [part.partition("\n")[2] for part in text.split(separator) if part] if separator in text else [text]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from dfd_ros.data.bags import BagReader
 from dfd_ros.data.image_messages import depth_array, header_stamp, rgb_array
 from dfd_ros.data.samples import Dataset, Sample, as_values, check_depth, check_same_size
+from dfd_ros.data.vehicle_messages import lens_from_message
 from dfd_ros.errors import InputError
-from dfd_ros.optics.lens import Lens
 
 PAIR = "pair"
 DEPTHS = ("ground_truth/depth", "lidar/depth", "lidar/sparse_depth")
@@ -61,7 +60,7 @@ class BagPairs(Dataset):
         check_same_size(f"{what}: deep image", shallow, deep, "the shallow image")
         check_same_size(f"{what}: depth", shallow, depth, "the pair")
         check_depth(what, depth)
-        lens = Lens(**{field.name: getattr(pair.lens, field.name) for field in fields(Lens)})
+        lens = lens_from_message(pair.lens)
         return Sample(str(stamp), as_values(shallow), as_values(deep), depth, lens, gamma=float(pair.gamma))
 
     def _message(self, bag: BagReader, topic: str, time: int, stamp: int) -> Any:

@@ -113,10 +113,14 @@ class DslrPairs(Dataset):
     ) -> None:
         self._scenes = open_scenes(path, split)
         self._lens, self._gamma = lens, gamma
-        magnification = 1.0 if lens is None else lens.magnification
-        self._match = (
-            MatchSettings(gamma=gamma, max_motion=MAX_MOTION, magnification=magnification) if register else None
-        )
+        self._match: MatchSettings | None = None
+        if register:
+            self._match = MatchSettings(
+                gamma=gamma,
+                max_motion=MAX_MOTION,
+                magnification=1.0 if lens is None else lens.magnification,
+                keep_magnification=lens is not None and lens.parallax != 0.0,
+            )
         self.names = self._scenes.ids
 
     def read(self, index: int) -> Sample:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dfd_ros.compat.images import CvBridge, CvBridgeError
 from dfd_ros.errors import InputError
 from dfd_ros.stamps import NANOSECONDS
 
@@ -26,6 +27,22 @@ ENCODINGS = {
     "mono16": ("<u2", 1),
     "32FC1": ("<f4", 1),
 }
+# The 8-bit encodings that need no conversion.
+PLAIN_ENCODINGS = ("rgb8", "bgr8", "mono8")
+# What cameras send besides; cv_bridge makes rgb8 of them.
+CONVERTED_ENCODINGS = (
+    "rgba8",
+    "bgra8",
+    "mono16",
+    "bayer_rggb8",
+    "bayer_bggr8",
+    "bayer_gbrg8",
+    "bayer_grbg8",
+    "yuv422",
+    "yuv422_yuy2",
+    "uyvy",
+    "yuyv",
+)
 
 
 def header_stamp(cdr: bytes | memoryview) -> int:
@@ -99,3 +116,23 @@ def rgb_array(message: Any, what: str) -> NDArray[np.uint8]:
     if image.ndim == 2:
         return np.repeat(image[..., None], 3, axis=2)
     return image[..., ::-1] if message.encoding == "bgr8" else image
+
+
+def picture_array(message: Any, what: str) -> NDArray[np.uint8]:
+    """A recorded picture in whatever encoding cameras send: (H, W, 3) with red first, or (H, W) of a grey one.
+
+    Raises:
+        InputError: An encoding that no camera sends, or as `check_layout`.
+    """
+    if message.encoding in PLAIN_ENCODINGS:
+        image = image_view(message, what)
+        return np.ascontiguousarray(image[..., ::-1] if message.encoding == "bgr8" else image)
+    if message.encoding not in CONVERTED_ENCODINGS:
+        known = ", ".join([*PLAIN_ENCODINGS, *CONVERTED_ENCODINGS])
+        raise InputError(f"{what}: expected encoding {known}, got {message.encoding!r}")
+    check_layout(message, what, message.width)
+    target = "mono8" if message.encoding == "mono16" else "rgb8"
+    try:
+        return CvBridge().imgmsg_to_cv2(message, target)
+    except CvBridgeError as error:
+        raise InputError(f"{what}: {message.encoding} cannot be converted to {target}: {error}") from error

@@ -3,6 +3,7 @@
 synthetic:COUNT     made-up scenes, so many of them (default 100)
 dslr:FOLDER         dual-aperture photographs
 bag:PATH            recorded pairs
+built:FOLDER        what dfd dataset build made of bags
 flowers:FOLDER      light fields
 nyu:, kitti:, make3d:, rgbd:, dslr-rendered:        sharp pictures with depth, rendered through a lens
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from dfd_ros.data.bag_reader import METADATA, STORAGE_SUFFIXES
 from dfd_ros.data.bag_samples import BagPairs
+from dfd_ros.data.built import BuiltPairs, is_built
 from dfd_ros.data.dslr import DslrFrames, DslrPairs, find_apertures
 from dfd_ros.data.kitti_depth import KittiDepthFrames
 from dfd_ros.data.light_field import LightFieldPairs
@@ -38,7 +40,7 @@ class OpenOptions:
     """What some kinds need to know beyond their path.
 
     Attributes:
-        split: `train`, `test` or `all`; None: `all`, and for NYU and Make3D `test`.
+        split: `train`, `test` or `all`; None: `all`, and for NYU and Make3D `test`. Of a built one `test` is validation.
         lens: What took the photographs, or what to render with; None: not known, and the literature's.
         register: Photographs: bring the two to one exposure and place.
         synthetic: What scenes to make; None: `SyntheticSettings` as they stand.
@@ -87,6 +89,8 @@ def detect_kind(path: Path) -> str:
     if path.suffix in STORAGE_SUFFIXES:
         return "bag"
     if path.is_dir():
+        if is_built(path):
+            return "built"
         if (path / METADATA).is_file() or any(child.suffix in STORAGE_SUFFIXES for child in path.iterdir()):
             return "bag"
         if find_apertures(path) or find_photographs(path):
@@ -131,5 +135,6 @@ KINDS: dict[str, Callable[[str, OpenOptions], Dataset]] = {
     "rgbd": _rendered(lambda place, o: RgbdFolder(place)),
     "flowers": lambda place, o: LightFieldPairs(place, o.disparity),
     "bag": lambda place, o: BagPairs(place, o.bag_depth),
+    "built": lambda place, o: BuiltPairs(place, o.split or "all"),
 }
 """What makes a data set of each kind."""

@@ -22,7 +22,7 @@ from dfd_ros.data.scene_kinds import LAYOUTS, lay_out
 from dfd_ros.data.scene_layout import View
 from dfd_ros.data.scene_textures import texture_bank
 from dfd_ros.errors import InputError
-from dfd_ros.optics.lens import Lens
+from dfd_ros.optics.lens import Lens, field_radius
 from dfd_ros.optics.render import render_defocus
 from dfd_ros.optics.sensor import Sensor, SensorSettings
 
@@ -32,6 +32,7 @@ _SENSORS = 8  # so many noise levels, spread evenly in log over the range asked 
 _READ_NOISE = 6.0  # electrons
 _EXPOSED_QUANTILE = (0.85, 0.99)  # of the picture's light is exposed to
 _EXPOSED_TO = (0.5, 1.0)  # of white
+_BORDER = cv2.BORDER_REFLECT_101
 _LEAST_SOFTNESS = 0.2  # pixels: a narrower Gaussian is one pixel
 
 
@@ -46,6 +47,7 @@ class LensRange:
         f_number_shallow: The wide aperture.
         f_number_ratio: The narrow aperture's f-number over the wide one's.
         coc_field: How much larger the CoC is in the corners, as a fraction.
+        parallax: The lens's; see there.
         psf: `disk` or `gaussian`.
     """
 
@@ -54,6 +56,7 @@ class LensRange:
     f_number_shallow: Range = (1.4, 4.0)
     f_number_ratio: Range = (1.8, 7.0)
     coc_field: Range = (0.0, 0.0)
+    parallax: Range = (0.0, 0.0)
     psf: str = "disk"
 
     def draw(self, rng: np.random.Generator, focal_px: float, depth_range: Range) -> Lens:
@@ -75,6 +78,7 @@ class LensRange:
             max_depth=depth_range[1],
             psf=self.psf,
             coc_field=rng.uniform(*self.coc_field),
+            parallax=rng.uniform(*self.parallax),
         )
 
 
@@ -96,6 +100,7 @@ class SyntheticSettings:
         gamma_error: By how much the encoding differs from that: standard deviation, as a fraction.
         exposure_error: Of the deep image against the shallow one: standard deviation, as a fraction.
         misregistration: Largest shift of the shallow image against the deep one, pixels along each axis.
+        magnification_error: Of the shallow image's size: standard deviation, as a fraction.
         softness: Standard deviation of a Gaussian by which both pictures are softer than the pixels, pixels.
     """
 
@@ -111,6 +116,7 @@ class SyntheticSettings:
     gamma_error: float = 0.03
     exposure_error: float = 0.02
     misregistration: float = 0.3
+    magnification_error: float = 0.0
     softness: Range = (0.0, 0.5)
 
     def __post_init__(self) -> None:
@@ -128,7 +134,7 @@ class SyntheticSettings:
             raise InputError(f"field_of_view: expected less than 150 degrees, got {self.field_of_view[1]:g}")
         if not self.kinds or not set(self.kinds) <= set(LAYOUTS) or not sum(self.kinds.values()) > 0.0:
             raise InputError(f"kinds: expected a weight for some of {', '.join(LAYOUTS)}, got {dict(self.kinds)}")
-        for name in ("lens_error", "gamma_error", "exposure_error", "misregistration"):
+        for name in ("lens_error", "gamma_error", "exposure_error", "misregistration", "magnification_error"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise InputError(f"{name}: expected a number of 0 to 1, got {getattr(self, name)!r}")
         if not self.gamma > 0.0:
@@ -220,7 +226,9 @@ class SyntheticScenes:
         # A disk's standard deviation is a quarter of its diameter.
         shallow = _soften(shallow, math.hypot(softness, 0.25 * lens.focus_blur))
         deep = _soften(deep, softness)
-        shallow = _shift(shallow, rng.uniform(-settings.misregistration, settings.misregistration, 2))
+        shift = rng.uniform(-settings.misregistration, settings.misregistration, 2)
+        size = 1.0 + settings.magnification_error * rng.standard_normal() if settings.magnification_error else 1.0
+        shallow = displaced(shallow, depth, lens, shift, size)
         gain = math.exp(settings.exposure_error * rng.standard_normal())
         numbers = rng.integers(1 << 62, size=2).tolist()
         return as_values(sensor.expose(shallow, 1.0, numbers[0])), as_values(sensor.expose(deep, gain, numbers[1]))
@@ -236,11 +244,29 @@ def _soften(picture: Image, sigma: float) -> Image:
     return picture if sigma < _LEAST_SOFTNESS else cv2.GaussianBlur(picture, (0, 0), sigma)
 
 
-def _shift(picture: Image, by: NDArray[np.float64]) -> Image:
-    """The picture moved right and down by a part of a pixel; a Lanczos kernel keeps its sharpness."""
-    if not by.any():
-        return picture
-    matrix = np.array([[1.0, 0.0, by[0]], [0.0, 1.0, by[1]]])
-    size = (picture.shape[1], picture.shape[0])
-    moved = cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REFLECT_101)
+def displaced(picture: Image, depth: Image, lens: Lens, shift: NDArray[np.float64], size: float) -> Image:
+    """The picture enlarged about its centre, moved right and down, and displaced as the lens's parallax has it.
+
+    A Lanczos kernel keeps its sharpness.
+    """
+    height, width = depth.shape
+    if not lens.parallax and size == 1.0:
+        if not shift.any():
+            return picture
+        matrix = np.array([[1.0, 0.0, shift[0]], [0.0, 1.0, shift[1]]])
+        moved = cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LANCZOS4, borderMode=_BORDER)
+    else:
+        y = (np.arange(height, dtype=np.float32) - np.float32(0.5 * (height - 1)))[:, None]
+        x = np.arange(width, dtype=np.float32) - np.float32(0.5 * (width - 1))
+        outwards = np.float32(1.0 / size)
+        if lens.parallax:
+            # u outwards of a pixel at ρ, whose distance from the centre is ρ times the corner's.
+            field = field_radius(depth.shape)
+            corner = max(0.5 * math.hypot(height - 1, width - 1), 0.5)
+            scene = np.where(depth > 0.0, depth, lens.focus_distance)
+            outwards = outwards - lens.displacement(scene, np.sqrt(field)).astype(np.float32) / np.float32(corner)
+        to_x = x * outwards + np.float32(0.5 * (width - 1) - shift[0])
+        to_y = y * outwards + np.float32(0.5 * (height - 1) - shift[1])
+        to_x, to_y = (np.ascontiguousarray(part) for part in np.broadcast_arrays(to_x, to_y))
+        moved = cv2.remap(picture, to_x, to_y, cv2.INTER_LANCZOS4, borderMode=_BORDER)
     return np.maximum(moved, 0.0, out=moved)

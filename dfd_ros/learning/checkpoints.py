@@ -1,28 +1,22 @@
 """A training's whole state as one safetensors file: nothing in it can run, and a write that fails harms nothing.
 
 Lightning hands over a tree of dictionaries, lists, numbers and tensors. The tensors go into the file by number, the tree
-with their numbers into its header as JSON (https://github.com/huggingface/safetensors, section "Format"). The file is
-written under another name, brought to the disk, and only then given its own: whoever reads finds the old one or the new
-one, whole.
+with their numbers into its header as JSON.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins import CheckpointIO
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from dfd_ros.errors import InputError
+from dfd_ros.inference.tensors import read_tensors, write_tensors
 
-SUFFIX = ".safetensors"
 _TREE = "training_state"  # key of the header
 
 
@@ -44,44 +38,6 @@ class SafetensorsIO(CheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
-
-
-def write_tensors(tensors: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> None:
-    """Write a safetensors file, all or nothing.
-
-    Raises:
-        InputError: It cannot be written (disk full, no such folder); what stood there before is whole.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, header)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        before = "; the previous one is whole" if path.exists() else ""
-        raise InputError(f"checkpoint {path}: cannot be written ({error.strerror}){before}") from error
-    finally:
-        with suppress(OSError):  # gone, as it should be, or nowhere to be
-            temporary.unlink(missing_ok=True)
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a safetensors file, on the CPU, and its header.
-
-    Raises:
-        InputError: It is missing, truncated, or of another format.
-    """
-    if not path.is_file():
-        raise InputError(f"weights {path}: expected a safetensors file, got no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"weights {path}: expected a whole safetensors file, got one that is not ({error})") from error
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:

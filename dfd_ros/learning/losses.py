@@ -61,6 +61,12 @@ def log_l1(estimate: Tensor, truth: Tensor, weight: Tensor | None = None) -> Ten
     return masked_mean((estimate.log() - truth.log()).abs(), known, weight)
 
 
+def relative_l1(estimate: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean |d − d*| / d*, the metric rel: of two depths that are equally likely it prefers the near one."""
+    known, truth = _known(truth, fill=1.0)
+    return masked_mean((estimate - truth).abs() / truth, known, weight)
+
+
 def charbonnier(
     estimate: Tensor, truth: Tensor, weight: Tensor | None = None, epsilon: float = CHARBONNIER_EPSILON
 ) -> Tensor:

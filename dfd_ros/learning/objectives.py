@@ -40,20 +40,20 @@ class Term(BaseModel):
 
 
 class DepthL1(Term):
-    """L1 of depth, in metres or in ln metres."""
+    """L1 of depth: of metres, of ln metres, or relative to the truth."""
 
     kind: Literal["depth_l1"]
     output: str = "depth"
-    logarithmic: bool = False
+    error: Literal["absolute", "logarithmic", "relative"] = "absolute"
 
     def parts(self, outputs: Outputs, batch: Batch) -> Parts:
         depth = _output(outputs, self.output, batch)
-        loss = (
-            losses.log_l1(depth.clamp_min(LEAST_DEPTH), batch.depth, batch.weight)
-            if self.logarithmic
-            else losses.l1(depth, batch.depth, batch.weight)
-        )
-        return {self.kind: self.weight * loss}
+        if self.error == "logarithmic":
+            depth = depth.clamp_min(LEAST_DEPTH)
+        return {self.kind: self.weight * _DEPTH_ERRORS[self.error](depth, batch.depth, batch.weight)}
+
+
+_DEPTH_ERRORS = {"absolute": losses.l1, "logarithmic": losses.log_l1, "relative": losses.relative_l1}
 
 
 class DepthNll(Term):

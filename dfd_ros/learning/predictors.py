@@ -6,7 +6,6 @@ prediction = predictor.predict(sample)
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -18,11 +17,12 @@ from numpy.typing import NDArray
 
 from dfd_ros.data.samples import Image, Sample, resized
 from dfd_ros.errors import InputError
+from dfd_ros.inference.confidence import laplacian_confidence
+from dfd_ros.inference.weights import ModelCard, load_weights
+from dfd_ros.inference.zoo import find_weights, zoo_names
 from dfd_ros.learning.batches import whole
 from dfd_ros.learning.objectives import Outputs
 from dfd_ros.learning.system import run_model
-from dfd_ros.learning.weights import ModelCard, load_weights
-from dfd_ros.learning.zoo import find_weights, zoo_names
 from dfd_ros.models.base import DepthModel
 from dfd_ros.models.d3net import D3Net, monte_carlo
 from dfd_ros.optics.edge_ratio import EdgeRatioEstimator
@@ -33,8 +33,6 @@ from dfd_ros.tone import linear_grey
 
 LEAST_DEPTH = 1e-3
 """Metres: what a network's depth is raised to."""
-TOLERANCE = 0.1
-"""Relative error of a depth that confidence vouches for, as the estimator's (`EstimatorSettings.tolerance`)."""
 
 
 @dataclass(frozen=True)
@@ -222,16 +220,6 @@ def load_predictor(name: str, options: PredictorOptions = PredictorOptions()) ->
         known = ", ".join((*CLASSICAL_NAMES, "constant:METRES", *zoo_names()))
         raise InputError(f"model {name}: expected a file of weights or one of {known}, got neither") from error
     return NetworkPredictor(*load_weights(path), options)
-
-
-def laplacian_confidence(deviation: torch.Tensor, tolerance: float = TOLERANCE) -> torch.Tensor:
-    """Probability that a depth is right to within a relative error, ln depth being Laplacian about the truth.
-
-    Right is |z − z*| <= t z*, or −ln(1 + t) <= ln z* − ln z <= −ln(1 − t); of a distribution of that standard deviation,
-    scale b = σ/√2, this holds 1 − (e^(−ln(1 + t)/b) + e^(ln(1 − t)/b))/2.
-    """
-    scale = deviation / math.sqrt(2.0)
-    return 1.0 - 0.5 * (torch.exp(-math.log1p(tolerance) / scale) + torch.exp(math.log1p(-tolerance) / scale))
 
 
 def _picture(tensor: torch.Tensor, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from dfd_ros.errors import InputError
+from dfd_ros.inference.weights import start_from
+from dfd_ros.inference.zoo import find_weights
 from dfd_ros.learning.batches import Batch
 from dfd_ros.learning.objectives import Outputs, objective
 from dfd_ros.learning.recipe import OptimizerRecipe, Recipe, ScheduleRecipe
-from dfd_ros.learning.weights import start_from
-from dfd_ros.learning.zoo import find_weights
 from dfd_ros.metrics import DELTA_BASE
 from dfd_ros.models.band_evidence import AnyLens, lens_table
 from dfd_ros.models.base import DepthModel

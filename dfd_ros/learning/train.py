@@ -34,12 +34,14 @@ from rich.console import Console
 
 from dfd_ros.data.samples import Dataset, Sample
 from dfd_ros.errors import InputError
+from dfd_ros.inference.tensors import SUFFIX
+from dfd_ros.inference.weights import ModelCard
 from dfd_ros.learning.batches import Batch, Batches, whole
-from dfd_ros.learning.checkpoints import SUFFIX, SafetensorsIO
+from dfd_ros.learning.checkpoints import SafetensorsIO
 from dfd_ros.learning.datasets import lens_ranges, only_lens, open_batches, open_data, some_samples, spec_of
 from dfd_ros.learning.recipe import Recipe, load_recipe, save_recipe
 from dfd_ros.learning.system import LOSS, System
-from dfd_ros.learning.weights import ModelCard, save_weights
+from dfd_ros.learning.weights import save_weights
 
 CHECKPOINTS, LOGS = "checkpoints", "logs"
 BEST, LAST = "best", "last"

@@ -18,6 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from dfd_ros.errors import InputError
+from dfd_ros.geometry import Transform
 
 TIME_FIELDS = ("t", "time", "timestamp", "offset_time")
 """What drivers call a point's time: Ouster, Velodyne, Hesai and RoboSense, Livox."""
@@ -45,6 +46,13 @@ class Twist:
             if velocity.shape != (3,) or not np.isfinite(velocity).all():
                 raise InputError(f"twist: {name} velocity must be 3 finite numbers, got {getattr(self, name)!r}")
             object.__setattr__(self, name, velocity)
+
+
+def seen_from(target_from_source: Transform, twist: Twist) -> Twist:
+    """The motion of the target frame, rigidly joined to the source frame that moves so (Modern Robotics, eq. 3.83)."""
+    rotation, origin = target_from_source.rotation, target_from_source.translation
+    angular = rotation @ twist.angular
+    return Twist(rotation @ twist.linear + np.cross(origin, angular), angular)
 
 
 def point_times(values: NDArray[np.number], stamp: int = 0) -> NDArray[np.float64]:

@@ -18,6 +18,8 @@ makes the blur found unbiased where H changes within the band. ρ stands for all
 E is linear in what was kept: the cost volume of a lens is one small matrix product, and the matrix is the lens.
 `lens_table` makes it: for each of K depths, even in 1/z over the lens's range, ln z and three factors a band. Tables are
 inputs of the network: another lens, another table, the same weights.
+
+With the energies comes what the pair tells of the side of the focus (`displacement`).
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from scipy.special import j1
 from torch import Tensor, nn
 
 from dfd_ros.errors import InputError
+from dfd_ros.models.displacement import LEVELS as SHIFT_LEVELS
+from dfd_ros.models.displacement import Displacement
 
 CELL = 4
 """Side of a cell, pixels."""
@@ -49,9 +53,11 @@ UNMODELLED = 0.01
 """ρ: noise, misregistration and aberrations, as a fraction of a band's energy."""
 NOISE_ENERGY = 2e-6
 """Added to energies before the logarithm: what 8 bits and compression leave on a flat wall."""
-TABLE_COLUMNS = 1 + STATISTICS * BANDS
-"""Of a lens table: ln depth (metres), then the factors of S, X and D of each band."""
+TABLE_COLUMNS = 3 + STATISTICS * BANDS
+"""Of a lens table: ln depth (metres), side of the focus (−1 before to 1 behind), parallax, then the factors of S, X and D
+of each band."""
 
+_SIDE_COC = 2.0  # pixels, from where on it is clear on which side of the focus a depth lies
 _LEAST_MISFIT = 4e-5  # E of a flat wall's noise
 _BAND_SIGMA = 0.3  # octaves, of the log-Gabor ring (Field, JOSA A 4(12), 1987)
 _TAPS = 9
@@ -71,9 +77,13 @@ class AnyLens(Protocol):
     max_depth: float
     psf: str
     focus_blur: float
+    parallax: float
 
     def coc(self, depth: Array, f_number: float | None = None) -> Any:
         """CoC in pixels at depths in metres, at the shallow aperture unless another is given."""
+
+    def signed_coc(self, depth: Array) -> Any:
+        """Likewise, negative before the focus."""
 
 
 def lens_table(lens: AnyLens, labels: int = LABELS, zoom: float = 1.0) -> Tensor:
@@ -95,7 +105,9 @@ def lens_table(lens: AnyLens, labels: int = LABELS, zoom: float = 1.0) -> Tensor
     shallow = zoom * np.hypot(lens.coc(depth), lens.focus_blur)
     deep = zoom * np.asarray(lens.coc(depth, lens.f_number_deep))
     factors = explanation(shallow, deep, lens.psf).reshape(labels, -1)
-    return torch.from_numpy(np.column_stack([np.log(depth), factors]).astype(np.float32))
+    side = np.tanh(zoom * np.asarray(lens.signed_coc(depth)) / _SIDE_COC)
+    columns = np.column_stack([np.log(depth), side, np.full(labels, lens.parallax), factors])
+    return torch.from_numpy(columns.astype(np.float32))
 
 
 def explanation(shallow: Array, deep: Array, psf: str = "disk") -> Array:
@@ -159,7 +171,7 @@ def _transfer(coc: Array, frequency: Array, psf: str) -> Array:
 
 
 class BandStatistics(nn.Module):
-    """S, X and D of a pair, (N, 6, H, W) -> (N, BANDS, 3, H/4, W/4); H and W multiples of 32. Nothing in it is learned.
+    """What is kept of a pair, (N, 6, H, W) with H and W multiples of 32. Nothing in it is learned.
 
     The pair is shallow and deep RGB in [0, 1] with light = value ** gamma. Energies are those of pictures divided by the
     square root of the local mean (which makes photon noise even), the shallow one at the deep one's local brightness:
@@ -178,32 +190,46 @@ class BandStatistics(nn.Module):
         def constant(name: str, value: Array) -> None:
             self.register_buffer(name, torch.from_numpy(value.astype(np.float32)), persistent=False)
 
+        self.displacement = Displacement(band_kernels())
         constant("kernels", band_kernels()[:, None])
         constant("low_pass", np.outer(_BINOMIAL, _BINOMIAL)[None, None])
         constant("triangle", np.outer(_TRIANGLE, _TRIANGLE)[None, None])
         constant("luma", np.array([0.2126, 0.7152, 0.0722])[None, :, None, None])  # Rec. 709
 
-    def forward(self, pair: Tensor) -> Tensor:
+    def forward(self, pair: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+        """S, X and D, (N, BANDS, 3, H/4, W/4), and the displacement's A and B, (N, 2, H/4, W/4).
+
+        Args:
+            pair: The pictures.
+            size: Their height and width before they were grown to the right and at the bottom.
+        """
         count, _, height, width = pair.shape
+        size = size or (height, width)
         light = pair.reshape(2 * count, 3, height, width).clamp(0.0, 1.0) ** self.gamma
         picture = (light * self.luma).sum(dim=1, keepdim=True)
         to_shallow, to_cross, to_deep = self._evenness(picture)
-        statistics = []
+        statistics, shifts = [], []
         for level in range(LEVELS):
             step = 2 if level == 0 else 1  # energy needs no more samples than that
             answers = F.conv2d(_margin(picture, _TAPS // 2), self.kernels, stride=step)
             shallow, deep = answers.reshape(count, 2, 2, *answers.shape[-2:]).unbind(dim=1)
             products = torch.cat([shallow * shallow, shallow * deep, deep * deep], dim=1)
+            if level < SHIFT_LEVELS:
+                lower = picture.reshape(count, 2, *picture.shape[-2:])[:, 1:]
+                slopes = self.displacement.products(lower, shallow, step, step * 2**level, size)
+                products = torch.cat([products, slopes], dim=1)
             if level <= 1:
                 products = F.avg_pool2d(products, 2)
             products = _filter_each(products, self.triangle)
             if level == LEVELS - 1:
                 products = F.interpolate(products, scale_factor=2.0, mode="bilinear", align_corners=False)
-            s, x, d = products.chunk(STATISTICS, dim=1)
+            s, x, d, *slopes = products.split(len(CENTRES), dim=1)
+            if level < SHIFT_LEVELS:
+                shifts.append(self.displacement.evidence(torch.cat(slopes, dim=1), (s, x, d), 0.5**level, CELL, size))
             statistics.append(torch.stack([s * to_shallow, x * to_cross, d * to_deep], dim=2))
             if level < LEVELS - 1:
                 picture = F.conv2d(_margin(picture, 2), self.low_pass, stride=2)
-        return torch.cat(statistics, dim=1)
+        return torch.cat(statistics, dim=1), torch.stack(shifts).sum(dim=0)
 
     def _evenness(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Factors of S, X and D that make the pictures even, each (N, 1, H/4, W/4)."""
@@ -228,7 +254,7 @@ def cost_volume(statistics: Tensor, table: Tensor) -> Tensor:
 
     Args:
         statistics: (N, B, 3, h, w), h and w even.
-        table: (N, K, 1 + 3 B) or (1, K, 1 + 3 B).
+        table: (N or 1, K, 3 + 3 B).
 
     Returns:
         (N, LEVELS, K, h/2, w/2): ln E, the mean over the bands of each level, less its mean over the depths.
@@ -236,7 +262,7 @@ def cost_volume(statistics: Tensor, table: Tensor) -> Tensor:
     count, bands, _, height, width = statistics.shape
     labels = table.shape[1]
     pooled = F.avg_pool2d(statistics.flatten(1, 2), 2).reshape(count, bands, STATISTICS, -1)
-    factors = table[..., 1:].reshape(-1, labels, bands, STATISTICS).transpose(1, 2)  # (N, B, K, 3)
+    factors = table[..., -STATISTICS * bands :].reshape(-1, labels, bands, STATISTICS).transpose(1, 2)  # (N, B, K, 3)
     misfit = (factors @ pooled).clamp_min(0.0) + _LEAST_MISFIT
     costs = torch.log(misfit).reshape(count, LEVELS, bands // LEVELS, labels, -1).mean(dim=2)
     costs = costs - costs.mean(dim=2, keepdim=True)

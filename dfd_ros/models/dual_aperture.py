@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dfd_ros.errors import InputError
 from dfd_ros.models.base import DepthModel, Signature
+from dfd_ros.models.boundary_cue import BoundaryCue
 
 FEATURES = 64
 UNITS = 3
@@ -47,11 +48,7 @@ class DualAperture(DepthModel):
         if cue and not pair:
             raise InputError(f"cue needs the shallow and the deep picture, but inputs are {', '.join(inputs)}")
         self.head = _convolution(signature.channels, features)
-        self.cue = (
-            nn.Sequential(_convolution(3, features), nn.ReLU(inplace=True), _convolution(features, features))
-            if cue or (cue is None and pair)
-            else None
-        )
+        self.cue = BoundaryCue(features) if cue or (cue is None and pair) else None
         self.units = nn.ModuleList(
             nn.Sequential(*(_ResidualBlock(features) for _ in range(BLOCKS_PER_UNIT))) for _ in range(UNITS)
         )
@@ -62,7 +59,7 @@ class DualAperture(DepthModel):
         first = self.head(images - _MID_GREY)
         cue = None
         if self.cue is not None:
-            cue = self.cue(self.picture(images, "shallow") - self.picture(images, "deep"))
+            cue = self.cue(self.picture(images, "shallow"), self.picture(images, "deep"))
         x = first
         for unit in self.units:
             x = unit(x if cue is None else x + cue)

@@ -5,15 +5,16 @@ to settle on which side of the focus a thing lies, for which the whole picture i
 (Ronneberger et al., MICCAI 2015) of residual blocks whose finest level is a quarter of the picture:
 
     1/4     the pair in 4 x 4 blocks (deep, and the boundary cue shallow − deep), band features, position
-    1/8     the cost volume of the lens's depths
+    1/8     the cost volume of the lens's depths, and the side of the focus as the lens's parallax has it
     1/16
     1/32    dilated blocks, and the mean over the whole picture
 
-On the way back, at 1/8, each depth of the lens gets a logit: what the costs say, by learned gains, and what the network
-adds. Ln depth is its mean under their softmax, plus a correction at 1/4, brought to full resolution linearly. So depths
-are the lens's own, and blur counts before anything is learned. The second output is the log-variance of ln depth.
+On the way back, at 1/8, each depth of the lens gets a logit: what the costs say, each level as far as it is trusted
+there, likewise what is known of the side of the focus, and what the network adds. Ln depth is its mean under their
+softmax, plus a correction at 1/4, brought to full resolution linearly. So depths are the lens's own, and blur counts
+before anything is learned. The second output is the log-variance of ln depth.
 
-1,086,646 parameters. Convolutions carry batch normalisation, which vanishes in them after training. Everything exports to
+1,087,274 parameters. Convolutions carry batch normalisation, which vanishes in them after training. Everything exports to
 standard operators.
 """
 
@@ -40,6 +41,7 @@ from dfd_ros.models.band_evidence import (
     lens_table,
 )
 from dfd_ros.models.base import DepthModel, Signature
+from dfd_ros.models.displacement import WINDOWS, side_evidence
 
 POSITIONS = 4
 """Channels that say where a cell is: y, x, distance from the centre squared, y squared."""
@@ -48,6 +50,7 @@ MIN_LOG_VARIANCE = -9.0
 _DILATIONS = (1, 2, 4, 1)
 _CUE_GAIN = 4.0  # the boundary cue is small against the picture
 _MID_GREY = 0.5
+_FIRST_TRUST = -1.0  # in the costs, before the softplus
 
 
 class PhysicsNet(DepthModel):
@@ -99,10 +102,11 @@ class PhysicsNet(DepthModel):
         )
         self.logits = nn.Conv2d(b, labels, 1)
         self.finish = nn.Conv2d(a, 2, 1)
-        self.cost_gains = nn.Parameter(torch.full((LEVELS,), -1.0))
-        for last in (self.logits, self.finish):
+        self.from_side = nn.Conv2d(len(WINDOWS), b, 1)
+        self.trust = nn.Conv2d(b, LEVELS + len(WINDOWS), 1)
+        for last, bias in ((self.logits, 0.0), (self.finish, 0.0), (self.trust, _FIRST_TRUST)):
             nn.init.zeros_(last.weight)
-            nn.init.zeros_(cast(Tensor, last.bias))
+            nn.init.constant_(cast(Tensor, last.bias), bias)
         self._has_lens = False
         self.register_buffer("lens", torch.zeros(1, labels, TABLE_COLUMNS), persistent=False)
 
@@ -135,10 +139,11 @@ class PhysicsNet(DepthModel):
         height, width = images.shape[-2:]
         pair = self.prepare(images)
         with torch.autocast(pair.device.type, enabled=False):  # energies of flat walls are lost in half precision
-            statistics = self.statistics(pair)
+            statistics, displacement = self.statistics(pair, (height, width))
             features, costs = band_features(statistics), cost_volume(statistics, table)
+            side = side_evidence(displacement, table[:, 0, 2])
         position = positions(features, (height / CELL, width / CELL))
-        log_depth, log_variance = self.body(pair, features, costs, table[..., 0], position)
+        log_depth, log_variance = self.body(pair, features, costs, side, table[..., :2], position)
         return {
             "depth": torch.exp(_enlarge(log_depth, CELL))[..., :height, :width],
             "log_variance": _enlarge(log_variance, CELL)[..., :height, :width],
@@ -149,7 +154,8 @@ class PhysicsNet(DepthModel):
         pair: Tensor,  # (N, 6, H, W), H and W multiples of 32
         features: Tensor,  # (N, 3 B, H/4, W/4)
         costs: Tensor,  # (N, LEVELS, K, H/8, W/8)
-        log_depths: Tensor,  # (N or 1, K)
+        side: Tensor,  # (N, len(WINDOWS), H/8, W/8)
+        labels: Tensor,  # (N or 1, K, 2): ln depth and side of the focus
         position: Tensor,  # (N or 1, POSITIONS, H/4, W/4)
     ) -> tuple[Tensor, Tensor]:
         """What is learned: ln depth and its log-variance, (N, 1, H/4, W/4).
@@ -160,18 +166,20 @@ class PhysicsNet(DepthModel):
         pictures = torch.cat([deep - _MID_GREY, _CUE_GAIN * (shallow - deep)], dim=1)
         x = self.from_pictures(pictures) + self.from_bands(features) + self.from_position[0](position)
         fine = self.inward[0](F.relu(x))
-        x = self.down[0](fine) + self.from_costs(costs.flatten(1, 2)) + self.from_position[1](F.avg_pool2d(position, 2))
+        x = self.down[0](fine) + self.from_costs(costs.flatten(1, 2)) + self.from_side(side)
+        x = x + self.from_position[1](F.avg_pool2d(position, 2))
         middle = self.inward[1](F.relu(x))
         coarse = self.inward[2](F.relu(self.down[1](middle)))
         x = self.inward[3](F.relu(self.down[2](coarse)))
         x = x + self.overall(x.mean(dim=(2, 3)))[:, :, None, None]
         x = self.outward[2](F.relu(coarse + _enlarge(self.up[2](x), 2)))
         x = self.outward[1](F.relu(middle + _enlarge(self.up[1](x), 2)))
-        depths = log_depths[:, :, None, None].float()
+        depths, sides = (column[:, :, None, None] for column in labels.float().unbind(dim=2))
         # Labels even in 1/z count by z, so that before anything is known ln z is even.
         belief = self.logits(x).float() + depths
-        for gain, part in zip(F.softplus(self.cost_gains), costs.float().unbind(dim=1), strict=True):
-            belief = belief - gain * part
+        trust, trust_in_side = F.softplus(self.trust(x).float()).split([LEVELS, len(WINDOWS)], dim=1)
+        belief = belief - (trust[:, :, None] * costs.float()).sum(dim=1)
+        belief = belief - (trust_in_side * side.float()).sum(dim=1, keepdim=True) * sides
         log_depth = (torch.softmax(belief, dim=1) * depths).sum(dim=1, keepdim=True)
         x = self.outward[0](F.relu(fine + _enlarge(self.up[0](x), 2)))
         correction, log_variance = self.finish(x).float().chunk(2, dim=1)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
 from dfd_ros.compat.sensor_msgs_py import read_points
+from dfd_ros.data.cloud_messages import INTENSITY_FIELDS
 from dfd_ros.errors import InputError
-from dfd_ros.geometry import Camera, Transform
 from dfd_ros.lidar.deskew import TIME_FIELDS, point_times
-from dfd_ros.lidar.distortion import intrinsics_of, pixel_of
 from dfd_ros.stamps import nanoseconds
 
 DATATYPES = {
@@ -25,11 +22,6 @@ DATATYPES = {
     np.dtype(np.uint16): PointField.UINT16,
     np.dtype(np.uint32): PointField.UINT32,
 }
-
-INTENSITY_FIELDS = ("intensity", "reflectivity", "reflectance")
-"""What drivers call the strength of a point's echo, the raw one first."""
-
-_SAME_DEPTH = 1e-6  # relative: a depth rounded to float32
 
 # xyz in metres and 0x00rrggbb as a float's bits, as RViz and PCL read it.
 COLOURED_POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4")])
@@ -78,47 +70,6 @@ def intensity_array(cloud: PointCloud2) -> NDArray[np.float32] | None:
     """
     name = _first_field(cloud, INTENSITY_FIELDS)
     return None if name is None else _read(cloud, name)[name].astype(np.float32)
-
-
-def intensity_image(
-    points: NDArray[np.float32],
-    intensity: NDArray[np.float32],
-    camera_from_lidar: Transform,
-    camera: Camera,
-    depth: NDArray[np.float32],
-) -> NDArray[np.float32]:
-    """The intensity of the return that `depth` shows, (H, W) float32, NaN where it shows none.
-
-    Args:
-        points: (N, 3) metres in the LiDAR's frame.
-        intensity: (N,) in any unit.
-        camera_from_lidar: The extrinsics.
-        camera: The intrinsics.
-        depth: (H, W), what `lidar.projection.project` made of these points.
-    """
-    image = np.full(depth.shape, np.nan, np.float32)
-    rotation = np.ascontiguousarray(camera_from_lidar.rotation, np.float64)
-    translation = np.ascontiguousarray(camera_from_lidar.translation, np.float64)
-    _write_intensity(points, intensity, rotation, translation, intrinsics_of(camera), depth, image)
-    return image
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _write_intensity(points, intensity, rotation, translation, lens, depth, image):  # type: ignore[no-untyped-def]
-    height, width = depth.shape
-    for i in range(len(points)):
-        px, py, pz = np.float64(points[i, 0]), np.float64(points[i, 1]), np.float64(points[i, 2])
-        z = rotation[2, 0] * px + rotation[2, 1] * py + rotation[2, 2] * pz + translation[2]
-        if not (0.0 < z < np.inf):
-            continue
-        x = (rotation[0, 0] * px + rotation[0, 1] * py + rotation[0, 2] * pz + translation[0]) / z
-        y = (rotation[1, 0] * px + rotation[1, 1] * py + rotation[1, 2] * pz + translation[1]) / z
-        u, v = pixel_of(x, y, lens)
-        if not (-0.5 <= u < width - 0.5 and -0.5 <= v < height - 0.5):
-            continue
-        column, row = math.floor(u + 0.5), math.floor(v + 0.5)
-        if abs(z - depth[row, column]) <= _SAME_DEPTH * z:
-            image[row, column] = intensity[i]
 
 
 def _first_field(cloud: PointCloud2, names: tuple[str, ...]) -> str | None:

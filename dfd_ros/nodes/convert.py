@@ -12,30 +12,13 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from dfd_ros.capture.aperture import Aperture, ApertureReport, Mode
+from dfd_ros.capture.aperture import ApertureReport, Mode
 from dfd_ros.compat.cv_bridge import CvBridge, CvBridgeError
-from dfd_ros.data.image_messages import check_layout, image_view
+from dfd_ros.data.image_messages import CONVERTED_ENCODINGS, PLAIN_ENCODINGS, check_layout, image_view
 from dfd_ros.errors import InputError
 from dfd_ros.geometry import Camera
 from dfd_ros.optics.lens import Lens
-from dfd_ros.stamps import NANOSECONDS, nanoseconds
-
-# The 8-bit encodings that need no conversion.
-PLAIN_ENCODINGS = ("rgb8", "bgr8", "mono8")
-# What cameras send besides; cv_bridge makes rgb8 of them.
-CONVERTED_ENCODINGS = (
-    "rgba8",
-    "bgra8",
-    "mono16",
-    "bayer_rggb8",
-    "bayer_bggr8",
-    "bayer_gbrg8",
-    "bayer_grbg8",
-    "yuv422",
-    "yuv422_yuy2",
-    "uyvy",
-    "yuyv",
-)
+from dfd_ros.stamps import NANOSECONDS
 
 _BRIDGE = CvBridge()
 
@@ -85,33 +68,6 @@ def image_message(array: NDArray[Any], encoding: str, header: Header) -> Image:
     return message
 
 
-def camera_from_info(info: CameraInfo, shape: tuple[int, ...]) -> Camera:
-    """The camera of a CameraInfo, for an image of `shape` (height, width): cropped, binned and resized as it was.
-
-    The CameraInfo describes the sensor at full resolution, its `roi` and `binning` what the image shows of it
-    (`Camera.for_image`).
-
-    Raises:
-        InputError: It is all zeros (not calibrated), or the image is neither of the size it tells nor a rescale of that.
-    """
-    K, roi = info.k, info.roi
-    if not (K[0] > 0 and K[4] > 0):
-        raise InputError(f"camera_info: expected positive focal lengths, got fx={K[0]:g}, fy={K[4]:g} (not calibrated)")
-    camera = Camera(
-        width=info.width,
-        height=info.height,
-        fx=float(K[0]),
-        fy=float(K[4]),
-        cx=float(K[2]),
-        cy=float(K[5]),
-        distortion=tuple(float(d) for d in info.d),
-        distortion_model=info.distortion_model or "plumb_bob",
-    )
-    # Zero means all of the image, and no binning.
-    part = (roi.x_offset, roi.y_offset, roi.width, roi.height) if roi.width and roi.height else None
-    return camera.for_image((shape[0], shape[1]), part, (info.binning_x or 1, info.binning_y or 1))
-
-
 def info_from_camera(camera: Camera, header: Header) -> CameraInfo:
     """The CameraInfo of a camera."""
     info = CameraInfo(header=header, height=camera.height, width=camera.width)
@@ -126,33 +82,6 @@ def info_from_camera(camera: Camera, header: Header) -> CameraInfo:
 def lens_message(lens: Lens) -> LensInfo:
     """A lens as message."""
     return LensInfo(**{name: getattr(lens, name) for name in LensInfo.get_fields_and_field_types()})
-
-
-def lens_from_message(message: LensInfo) -> Lens:
-    """The lens of a message.
-
-    Raises:
-        InputError: A field is missing (zero) or out of range.
-    """
-    return Lens(**{name: getattr(message, name) for name in LensInfo.get_fields_and_field_types()})
-
-
-def report_from_message(message: ApertureState) -> ApertureReport:
-    """The aperture report of a message.
-
-    Raises:
-        InputError: The index is neither shallow nor deep, or it settled before it began.
-    """
-    if message.index not in (Aperture.SHALLOW, Aperture.DEEP):
-        raise InputError(f"aperture/state: expected index 0 (shallow) or 1 (deep), got {message.index}")
-    start, settled = nanoseconds(message.transition_start), nanoseconds(message.settled_at)
-    if settled < start:
-        raise InputError(
-            f"aperture/state: expected settled_at after transition_start, got {start - settled} ns before it"
-        )
-    return ApertureReport(
-        Aperture(message.index), start, settled, nanoseconds(message.header.stamp), message.transitions, message.fault
-    )
 
 
 def report_message(report: ApertureReport, f_number: float, mode: Mode, frame_id: str) -> ApertureState:

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from dfd_ros.data.image_messages import image_view
+from dfd_ros.data.vehicle_messages import camera_from_info, lens_from_message
 from dfd_ros.errors import InputError
 from dfd_ros.geometry import Camera
 from dfd_ros.nodes.base import DfdNode, run, subscriber_qos
 from dfd_ros.nodes.clouds import coloured_cloud
-from dfd_ros.nodes.convert import camera_from_info, image_message, lens_from_message
+from dfd_ros.nodes.convert import image_message
 from dfd_ros.nodes.parameters import parameter
 from dfd_ros.nodes.worker import LatestWorker
 from dfd_ros.optics.estimate import DepthEstimate, EstimatorSettings, WhitenedProjectionEstimator

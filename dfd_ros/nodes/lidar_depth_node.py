@@ -29,15 +29,17 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from dfd_ros import compat
 from dfd_ros.compat.message_filters import ApproximateTimeSynchronizer, Subscriber
 from dfd_ros.compat.transforms import static_transform
+from dfd_ros.data.vehicle_messages import camera_from_info
 from dfd_ros.errors import InputError
 from dfd_ros.geometry import Camera, Transform
 from dfd_ros.lidar.calibration import load_extrinsics
 from dfd_ros.lidar.colorize import METHODS, Colorizer, ColorizeSettings
-from dfd_ros.lidar.deskew import TIME_FIELDS, Twist, deskew
+from dfd_ros.lidar.deskew import TIME_FIELDS, Twist, deskew, seen_from
+from dfd_ros.lidar.intensity import intensity_image
 from dfd_ros.lidar.projection import project
 from dfd_ros.nodes.base import DfdNode, run, subscriber_qos
-from dfd_ros.nodes.clouds import coloured_cloud, intensity_array, intensity_image, points_array, times_array
-from dfd_ros.nodes.convert import camera_from_info, colour_or_grey, grey_array, image_message, image_view
+from dfd_ros.nodes.clouds import coloured_cloud, intensity_array, points_array, times_array
+from dfd_ros.nodes.convert import colour_or_grey, grey_array, image_message, image_view
 from dfd_ros.nodes.parameters import parameter
 from dfd_ros.nodes.worker import LatestWorker
 from dfd_ros.share import config_file
@@ -330,13 +332,6 @@ class LidarDepthNode(DfdNode[LidarDepthParameters]):
             threads=p.threads,
         )
         return self._colorizer
-
-
-def seen_from(target_from_source: Transform, twist: Twist) -> Twist:
-    """The motion of the target frame, rigidly joined to the source frame that moves so (Modern Robotics, eq. 3.83)."""
-    rotation, origin = target_from_source.rotation, target_from_source.translation
-    angular = rotation @ twist.angular
-    return Twist(rotation @ twist.linear + np.cross(origin, angular), angular)
 
 
 def checked_times(cloud: PointCloud2) -> NDArray[np.float64]:

@@ -17,9 +17,10 @@ from sensor_msgs.msg import CameraInfo, Image
 from dfd_ros.capture.matching import MatchSettings, MotionError, match_pair
 from dfd_ros.capture.pairing import Drop, Frame, Pair, Pairer, exposure_interval
 from dfd_ros.data.image_messages import image_view
+from dfd_ros.data.vehicle_messages import report_from_message
 from dfd_ros.errors import InputError
 from dfd_ros.nodes.base import DfdNode, latched_qos, run, subscriber_qos
-from dfd_ros.nodes.convert import colour_or_grey, image_message, lens_message, report_from_message
+from dfd_ros.nodes.convert import colour_or_grey, image_message, lens_message
 from dfd_ros.nodes.parameters import parameter
 from dfd_ros.optics.lens_file import load_lens
 from dfd_ros.share import config_file
@@ -164,6 +165,7 @@ class PairNode(DfdNode[PairParameters]):
             motion=p.motion,  # type: ignore[arg-type]
             max_motion=p.max_motion,
             magnification=lens.magnification,
+            keep_magnification=lens.parallax != 0.0,
         )
         try:
             array = image_view(shallow.image, "shallow")

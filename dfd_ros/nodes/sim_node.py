@@ -17,11 +17,12 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2, RegionOfInterest
 from std_msgs.msg import Header
 
 from dfd_ros.capture.aperture import Aperture, ApertureTimeline
+from dfd_ros.data.vehicle_messages import report_from_message
 from dfd_ros.errors import InputError
 from dfd_ros.lidar.calibration import load_extrinsics
 from dfd_ros.nodes.base import DfdSource, latched_qos, run
 from dfd_ros.nodes.clouds import cloud_message
-from dfd_ros.nodes.convert import image_message, info_from_camera, report_from_message, time_message
+from dfd_ros.nodes.convert import image_message, info_from_camera, time_message
 from dfd_ros.nodes.parameters import parameter
 from dfd_ros.optics.lens_file import load_lens
 from dfd_ros.share import config_file

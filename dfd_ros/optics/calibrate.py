@@ -108,6 +108,7 @@ class Calibration:
         residual_px: Robust standard deviation of the samples about the curve, pixels.
         samples: What was fitted.
         pairs: How many pairs gave samples, of how many.
+        parallax_sigma: Standard deviation of the lens's `parallax`, where one was found.
     """
 
     lens: Lens
@@ -118,6 +119,7 @@ class Calibration:
     residual_px: float
     samples: Samples
     pairs: tuple[int, int]
+    parallax_sigma: float = 0.0
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -142,6 +144,8 @@ class Calibration:
             f"{len(self.samples.depth)} samples from {self.pairs[0]} of {self.pairs[1]} pairs, "
             f"residual {self.residual_px:.2f} px",
         ]
+        if lens.parallax:
+            lines.append(f"parallax {lens.parallax:+.3f} ± {self.parallax_sigma:.3f} of the CoC in the corners")
         return "\n".join(lines + [f"BAD FIT: {fault}" for fault in self.faults])
 
 

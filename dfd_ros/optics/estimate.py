@@ -3,7 +3,8 @@
 1. `WhitenedProjection` gives, for each of a few CoC hypotheses and two bands of frequencies, the energy that the
    hypothesis leaves unexplained in a small window; `LabelLikelihood` makes likelihoods of them.
 2. Labels are signed CoCs s = κ (1 − z_f/z), negative nearer than the focus: uniform in 1/z, so that a plane is linear in
-   s. Both sides of the focus share the energies at |s|; labels cover the lens's depth range.
+   s. Both sides of the focus share the energies at |s|; labels cover the lens's depth range. What tells them apart is
+   `SideEvidence`, for lenses with parallax.
 3. `CombMarginals` gives each cell's posterior over labels: neighbours mostly agree, jump more readily across edges of the
    deep image, and jump to the depths the lens file's prior expects. Flat areas so take their depth from what holds
    them, near/far ambiguity is settled by where a surface passes through the focus.
@@ -29,6 +30,7 @@ from dfd_ros.optics.lens import Lens
 from dfd_ros.optics.likelihood import LabelLikelihood
 from dfd_ros.optics.projection import WhitenedProjection
 from dfd_ros.optics.readout import discount_edges, read_out, upsample
+from dfd_ros.optics.side import SideEvidence
 from dfd_ros.optics.tree import CombMarginals
 
 Image = NDArray[np.float32]
@@ -116,6 +118,7 @@ class WhitenedProjectionEstimator:
         self._grid = grid = projection.grid
         noise = settings.noise**2 * projection.shares
         self._likelihood = LabelLikelihood(lens, shape, grid, self.labels, cocs, noise)
+        self._side = SideEvidence(lens, shape, grid) if lens.parallax else None
         self._marginals = CombMarginals((*grid, count))
         self._prior = self._label_prior(grid[0])
         self._reach = max(1, round(MODE_WIDTH / (self.labels[1] - self.labels[0])))
@@ -131,6 +134,8 @@ class WhitenedProjectionEstimator:
         """
         settings, kappa = self.settings, np.float32(self._kappa)
         likelihood, support = self._likelihood(*self._projection(shallow, deep))
+        if self._side is not None:
+            likelihood *= np.exp(-self._side(shallow, deep)[..., None] * self.labels.astype(np.float32))
         guide = cv2.sqrt(cv2.resize(deep, self._grid[::-1], interpolation=cv2.INTER_AREA))
         posterior = self._marginals(
             likelihood,

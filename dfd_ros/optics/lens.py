@@ -7,7 +7,9 @@ disk of diameter (Hecht, Optics, ch. 5; equation 1 of Pentland, PAMI 1987)
 
 The first factor times N is the lens's `coc_scale`; it is what `dfd calibrate` fits where f and p are not known. Away
 from the image centre field curvature and vignetting change the CoC; to first order by a factor 1 + k ρ², with ρ the
-distance from the centre over that of the corner and k the lens's `coc_field`.
+distance from the centre over that of the corner and k the lens's `coc_field`. Vignetting cuts the wide pupil on one
+side only, so that off the centre blur is displaced, too: outwards by q ρ² times the CoC, negative nearer than the focus,
+with q the lens's `parallax`. That is the one sign by which a pair tells near from far, as a dual-pixel sensor would.
 
 Depths and CoCs may be numbers, numpy arrays or torch tensors (on any device, with gradients); what comes back is an
 array, or a tensor for a tensor. NaN stays NaN.
@@ -48,6 +50,7 @@ class Lens:
         focus_blur: CoC that the shallow image keeps in the plane of focus beyond the deep one's (aberrations), pixels;
             it adds in quadrature. `coc` and `depth` are the thin lens's and leave it out.
         coc_field: How much larger the CoC is in the image's corners than at its centre, as a fraction.
+        parallax: How far the shallow image's blur lies outwards of the deep one's in the corners, over the signed CoC.
         magnification: Size of the shallow image over that of the deep one (focus breathing, aperture shift).
         prior_depth, prior_log_sigma: What depths to expect where the image does not tell: median (metres) of a
             log-normal distribution and its standard deviation in ln depth; NaN where not known.
@@ -67,6 +70,7 @@ class Lens:
     coc_uncertainty: float = 0.0
     focus_blur: float = 0.0
     coc_field: float = 0.0
+    parallax: float = 0.0
     magnification: float = 1.0
     prior_depth: float = math.nan
     prior_log_sigma: float = math.nan
@@ -101,6 +105,8 @@ class Lens:
             raise InputError(f"lens {self.name!r}: psf must be one of {', '.join(PSF_KINDS)}, got {self.psf!r}")
         if not self.coc_field > -1.0:
             raise InputError(f"lens {self.name!r}: coc_field must be above -1, got {self.coc_field!r}")
+        if not abs(self.parallax) < 0.5:
+            raise InputError(f"lens {self.name!r}: parallax must lie within -0.5 and 0.5, got {self.parallax!r}")
 
     @classmethod
     def physical(
@@ -178,6 +184,10 @@ class Lens:
     def coc_gain(self, field: ArrayLike) -> Any:
         """CoC at image radius `field` over that at the centre."""
         return 1.0 + self.coc_field * _values(field) ** 2
+
+    def displacement(self, depth: ArrayLike, field: ArrayLike) -> Any:
+        """How far the shallow image lies outwards of the deep one, pixels, at `depth` and image radius `field`."""
+        return self.parallax * _values(field) ** 2 * self.signed_coc(depth)
 
     def depth(
         self, coc: ArrayLike, f_number: float | None = None, side: Side = "far", field: ArrayLike | None = None

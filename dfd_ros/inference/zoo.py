@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dfd_ros.errors import InputError
-from dfd_ros.learning.checkpoints import SUFFIX
-from dfd_ros.learning.weights import ModelCard, load_card
+from dfd_ros.inference.tensors import SUFFIX
+from dfd_ros.inference.weights import ModelCard, load_card
 
 ZOO = Path(__file__).resolve().parents[1] / "zoo"
 MAX_BYTES = 5_000_000

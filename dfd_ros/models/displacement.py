@@ -1,0 +1,149 @@
+"""Which side of the focus: evidence from the lens's parallax, with nothing learned.
+
+Blur is the same at two depths, before and behind the focus. What tells them apart is that vignetting displaces the shallow
+picture outwards or inwards (`dfd_ros.optics.lens`): a shallow band s lies by u outwards of the deep band d, s = g (d − u ∂d)
+with ∂ the derivative outwards, and u = v ρ² has the sign of parallax times signed CoC. With R the residual energy of
+s = g d the displacement's negative log-likelihood is A v + B v² with
+
+    A = Σ 2 g ⟨s ∂d⟩ ρ² / R,    B = Σ g² ⟨(∂d)²⟩ ρ⁴ / R,
+
+summed over bands. It is faint, tenths of a pixel in the corners, and counts where it is gathered over large windows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 (its usual name)
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+LEVELS = 3
+"""Of the pyramid: a tenth of a pixel is nothing to coarser ones."""
+WINDOWS = (3, 9, 33, 0)
+"""Sides of the windows over which it is gathered, in cells of 8 pixels; 0 for the whole picture."""
+
+_GAINS = (1.0, 3.0, 6.0, 6.0)  # of the windows: what is gathered over more is surer
+_UNMODELLED = 0.05  # part of R that is always there, of the shallow energy
+_NOISE_ENERGY = 4e-6
+_LEAST_INFORMATION = 5e-4  # B v² that counts for nothing
+_LARGEST = 4.0
+_TINY = 1e-12
+
+Array = NDArray[np.float64]
+
+
+class Displacement(nn.Module):
+    """A and B of a level of the pyramid.
+
+    Args:
+        kernels: The level's band filters, (bands, taps, taps).
+    """
+
+    slopes: Tensor
+
+    def __init__(self, kernels: Array) -> None:
+        super().__init__()
+        slopes = slope_kernels(kernels).reshape(-1, 1, kernels.shape[1] + 2, kernels.shape[2] + 2)
+        self.register_buffer("slopes", torch.from_numpy(slopes.astype(np.float32)), persistent=False)
+        self._bands = len(kernels)
+
+    def products(
+        self,
+        deep: Tensor,  # (N, 1, h, w), the level's picture
+        shallow_bands: Tensor,  # (N, bands, h/step, w/step)
+        step: int,
+        pitch: int,
+        size: tuple[int, int],
+    ) -> Tensor:
+        """s ∂d and (∂d)², (N, 2 bands, h/step, w/step).
+
+        Args:
+            step: Pixels of the level between two answers.
+            pitch: Pixels of the picture between two answers.
+            size: Height and width of the picture, which may have been grown to the right and at the bottom since.
+        """
+        margin = self.slopes.shape[-1] // 2
+        answers = F.conv2d(F.pad(deep, (margin,) * 4, mode="replicate"), self.slopes, stride=step)
+        down, right = answers.split(self._bands, dim=1)
+        y, x, radius = outwards(answers, pitch, size)
+        slope = (down * y + right * x) / radius.clamp_min(1e-3)
+        return torch.cat([shallow_bands * slope, slope * slope], dim=1)
+
+    def evidence(
+        self,
+        products: Tensor,  # (N, 2 bands, h, w), averaged over cells
+        energies: tuple[Tensor, Tensor, Tensor],  # of s², s d and d², each (N, bands, h, w), likewise
+        scale: float,
+        pitch: int,
+        size: tuple[int, int],
+    ) -> Tensor:
+        """A and B, (N, 2, h, w), `scale` being the level's pixels per pixel of the picture."""
+        cross, slope = products.split(self._bands, dim=1)
+        ss, sd, dd = energies
+        gain = (sd / (dd + _TINY)).clamp(0.0, 1.5)
+        residual = (ss - sd * sd / (dd + _TINY)).clamp_min(0.0) + _UNMODELLED * ss + _NOISE_ENERGY
+        _, _, radius = outwards(products, pitch, size)
+        weight = scale * radius * radius
+        a = (2.0 * gain * cross / residual).sum(dim=1, keepdim=True) * weight
+        b = (gain * gain * slope / residual).sum(dim=1, keepdim=True) * (weight * weight)
+        return torch.cat([a, b], dim=1)
+
+
+def side_evidence(displacement: Tensor, parallax: Tensor) -> Tensor:
+    """How much the pair speaks against far and for near, or the converse where negative.
+
+    Args:
+        displacement: A and B, (N, 2, h, w), h and w even.
+        parallax: Of the lenses, (N or 1,).
+
+    Returns:
+        (N, len(WINDOWS), h/2, w/2) in −4 to 4: about how many standard deviations, gathered over each of the windows;
+        0 for lenses without parallax.
+    """
+    cells = F.avg_pool2d(displacement, 2)
+    v = parallax[:, None, None, None]
+    found = []
+    for side, gain in zip(WINDOWS, _GAINS, strict=True):
+        if side:
+            mean = F.avg_pool2d(cells, side, 1, side // 2, count_include_pad=False)
+        else:
+            mean = cells.mean(dim=(2, 3), keepdim=True).expand_as(cells)
+        a, b = mean.split(1, dim=1)
+        found.append((gain * a * v / torch.sqrt(b * v * v + _LEAST_INFORMATION)).clamp(-_LARGEST, _LARGEST))
+    return torch.cat(found, dim=1)
+
+
+def outwards(like: Tensor, pitch: int, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """y, x and their length at a grid's cells, (1, 1, h, w): from the picture's centre, 1 in its corners.
+
+    Args:
+        like: Of the grid's height, width, type and device.
+        pitch: Pixels between two cells, the first of which holds the picture's first pixel.
+        size: Height and width of the picture, pixels.
+    """
+    height, width = size
+    corner = 0.5 * max(np.hypot(height - 1.0, width - 1.0), 1.0)
+    middle = 0.0 if pitch <= 2 else 0.5 * (pitch - 1)  # bands are sampled at a pixel, cells are means
+    y, x = (
+        (torch.arange(count, device=like.device, dtype=like.dtype) * pitch + (middle - 0.5 * (whole - 1))) / corner
+        for count, whole in zip(like.shape[-2:], (height, width), strict=True)
+    )
+    y, x = torch.broadcast_tensors(y[:, None], x)
+    return y[None, None], x[None, None], torch.sqrt(y * y + x * x)[None, None]
+
+
+def slope_kernels(kernels: Array) -> Array:
+    """Filters (bands, n, n) whose answers are the derivatives of the kernels' answers, (2, bands, n + 2, n + 2).
+
+    Down and to the right, per pixel; what the derivative has beyond that size is cut off.
+    """
+    bands, height, width = kernels.shape
+    size = 64
+    padded = np.zeros((bands, size, size))
+    padded[:, 1 : 1 + height, 1 : 1 + width] = kernels
+    frequency = 2j * np.pi * np.fft.fftfreq(size)
+    spectrum = np.fft.fft2(padded)
+    slopes = [np.fft.ifft2(spectrum * f).real for f in (frequency[:, None], frequency[None])]
+    # Convolution layers correlate: moving the picture is moving the kernel the other way.
+    return -np.stack(slopes)[:, :, : height + 2, : width + 2]

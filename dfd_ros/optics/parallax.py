@@ -1,0 +1,185 @@
+"""Measuring a lens's parallax: how the wide aperture's blur is displaced off the image's centre.
+
+In windows of one depth the shallow picture s, band-passed, is a blurred and displaced deep one d: s = g (d − u · ∇d), which
+is linear in g and g u (Lucas & Kanade, IJCAI 1981; g is what blur leaves of the band). Over many windows, each pair's own
+motion set apart,
+
+    u = (m − 1) r + q c ρ r/R + (shift and rotation of the pair),
+
+with r the place in the image, ρ = |r|/R, R the corner's distance, c the signed CoC, q the lens's parallax and m its
+magnification, by least squares with Cauchy weights. Uncertainties come from the bootstrap over pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dfd_ros.errors import InputError
+from dfd_ros.optics.lens import Lens
+
+Image = NDArray[np.float32]
+Array = NDArray[np.float64]
+
+WINDOW = 48
+"""Side of the windows, pixels; they overlap by half."""
+MAX_DISPLACEMENT = 1.5
+"""Pixels: what is farther off is no parallax."""
+MIN_WINDOWS = 50
+"""Fewest that make a fit."""
+MIN_PAIRS = 5
+"""Fewest pairs with windows: a single pair's error looks like parallax."""
+SIGNIFICANT = 4.0
+"""Standard deviations that a parallax must be off zero to be believed."""
+
+_BANDS = ((1.0, 2.0), (1.6, 3.2))  # pixels: Gaussians whose difference passes a band
+_MIN_ENERGY = 3e-6  # of the deep band: (0.002 of white)²
+_MIN_GAIN = 0.15
+_MAX_RESIDUAL = 0.15  # energy that the fit leaves, over the deep band's
+_MAX_DEPTH_SPREAD = 0.1  # standard deviation over mean
+_MIN_KNOWN = 0.8  # of a window's depth
+_DOUBT = 0.15  # pixels off the fit at which a window's weight is halved
+_ROUNDS = 8
+_BOOTSTRAPS = 200
+
+
+@dataclass(frozen=True)
+class Displacements:
+    """What the windows of one pair show, arrays of shape (n,).
+
+    Attributes:
+        x, y: Place of the windows' centres from the image's, over the corner's distance.
+        dx, dy: Of the shallow picture against the deep one, pixels.
+        depth: Metres.
+        corner: The corner's distance, pixels.
+    """
+
+    x: Array
+    y: Array
+    dx: Array
+    dy: Array
+    depth: Array
+    corner: float
+
+
+@dataclass(frozen=True)
+class Parallax:
+    """The fit.
+
+    Attributes:
+        parallax, sigma: The lens's, and its standard deviation.
+        magnification: The lens's.
+    """
+
+    parallax: float
+    sigma: float
+    magnification: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether there is any."""
+        return abs(self.parallax) > SIGNIFICANT * self.sigma
+
+
+def measure_displacements(shallow: Image, deep: Image, depth: Image, scale: float = 1.0) -> Displacements:
+    """Displacements of a pair in windows of one depth.
+
+    Args:
+        shallow, deep: (H, W) linear light, of one brightness, brought together to within a pixel.
+        depth: (H, W) metres, NaN or 0 unknown.
+        scale: By how much the shallow picture was larger before it was brought to the deep one's size.
+    """
+    height, width = deep.shape
+    known = np.isfinite(depth) & (depth > 0.0)
+    z = np.where(known, depth, np.float32(0.0))
+    share = _windows(known.astype(np.float32))
+    mean_depth = _windows(z) / np.maximum(share, 1e-6)
+    spread = np.sqrt(np.maximum(_windows(z * z) / np.maximum(share, 1e-6) - mean_depth**2, 0.0))
+    plain = (share > _MIN_KNOWN) & (spread < _MAX_DEPTH_SPREAD * mean_depth)
+    y, x = (_windows(np.ascontiguousarray(grid, np.float32)) for grid in np.mgrid[:height, :width])
+    corner = max(0.5 * math.hypot(height - 1, width - 1), 0.5)
+    centred = np.stack([x - 0.5 * (width - 1), y - 0.5 * (height - 1)]) / corner
+    found = []
+    for narrow, wide in _BANDS:
+        s, d = (cv2.GaussianBlur(p, (0, 0), narrow) - cv2.GaussianBlur(p, (0, 0), wide) for p in (shallow, deep))
+        down, right = np.gradient(d)
+        basis = (d, right, down)
+        normal = np.stack([np.stack([_windows(a * b) for b in basis], axis=-1) for a in basis], axis=-2)
+        target = np.stack([_windows(a * s) for a in basis], axis=-1)
+        solution = np.linalg.solve(normal + 1e-10 * np.eye(3), target[..., None])[..., 0]
+        gain, energy = solution[..., 0], normal[..., 0, 0]
+        residual = _windows(s * s) - (solution * target).sum(axis=-1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            u = -solution[..., 1:] / gain[..., None]
+            good = plain & (energy > _MIN_ENERGY) & (gain > _MIN_GAIN) & (residual < _MAX_RESIDUAL * energy)
+            good &= np.hypot(u[..., 0], u[..., 1]) < MAX_DISPLACEMENT
+        place = centred[:, good]
+        moved = u[good].T + (scale - 1.0) * corner * place
+        found.append(np.concatenate([place, moved, mean_depth[good][None]]).astype(np.float64))
+    x, y, dx, dy, z = np.concatenate(found, axis=1)
+    return Displacements(x, y, dx, dy, z, corner)
+
+
+def fit_parallax(pairs: Sequence[Displacements], lens: Lens) -> Parallax:
+    """Parallax and magnification of a lens of known CoC.
+
+    Raises:
+        InputError: The pairs show too little.
+    """
+    used = [pair for pair in pairs if len(pair.x) >= 6]
+    if len(used) < MIN_PAIRS or sum(len(pair.x) for pair in used) < MIN_WINDOWS:
+        raise InputError(
+            f"parallax: expected {MIN_PAIRS} pairs or more with {MIN_WINDOWS} textured windows, got {len(used)} with "
+            f"{sum(len(pair.x) for pair in used)}"
+        )
+    designs = [_design(pair, lens) for pair in used]
+    weights: list[Array] = [np.ones(len(pair.x)) for pair in used]
+    for _ in range(_ROUNDS):
+        parts = [_eliminated(*design, weight) for design, weight in zip(designs, weights, strict=True)]
+        normals, rights = (np.stack([part[k] for part in parts]) for k in (0, 1))
+        solution = np.linalg.solve(normals.sum(axis=0), rights.sum(axis=0))
+        weights = [_weights(*design, weight, solution) for design, weight in zip(designs, weights, strict=True)]
+    random = np.random.default_rng(0)
+    drawn = random.integers(len(used), size=(_BOOTSTRAPS, len(used)))
+    others = np.linalg.solve(normals[drawn].sum(axis=1), rights[drawn].sum(axis=1)[..., None])[..., 0]
+    corner = used[0].corner
+    return Parallax(float(solution[1]), float(np.std(others[:, 1])), 1.0 + float(solution[0]) / corner)
+
+
+def _windows(picture: Image) -> Array:
+    """Means over the windows."""
+    half = WINDOW // 2
+    mean = cv2.boxFilter(picture, cv2.CV_64F, (WINDOW, WINDOW))
+    return np.asarray(mean[half : mean.shape[0] - half + 1 : half, half : mean.shape[1] - half + 1 : half])
+
+
+def _design(pair: Displacements, lens: Lens) -> tuple[Array, Array, Array]:
+    """Columns of the lens (2 n, 2), of the pair's own motion (2 n, 3), and the displacements (2 n,)."""
+    zero, one = np.zeros_like(pair.x), np.ones_like(pair.x)
+    coc = lens.signed_coc(pair.depth) * np.hypot(pair.x, pair.y)
+    shared = np.column_stack([np.concatenate([pair.x, pair.y]), np.concatenate([coc * pair.x, coc * pair.y])])
+    own = np.concatenate([np.column_stack([one, zero, -pair.y]), np.column_stack([zero, one, pair.x])])
+    return shared, own, np.concatenate([pair.dx, pair.dy])
+
+
+def _eliminated(shared: Array, own: Array, target: Array, weight: Array) -> tuple[Array, Array]:
+    """Normal matrix and right side of the lens's numbers, the pair's own solved for."""
+    root = np.sqrt(np.concatenate([weight, weight]))[:, None]
+    basis, _ = np.linalg.qr(own * root)
+    rows = np.column_stack([shared, target]) * root
+    rows = rows - basis @ (basis.T @ rows)
+    return rows[:, :2].T @ rows[:, :2], rows[:, :2].T @ rows[:, 2]
+
+
+def _weights(shared: Array, own: Array, target: Array, weight: Array, solution: Array) -> Array:
+    """New weights of a pair's windows, by how far they are off."""
+    root = np.sqrt(np.concatenate([weight, weight]))
+    left = target - shared @ solution
+    motion = np.linalg.lstsq(own * root[:, None], left * root, rcond=None)[0]
+    error = (left - own @ motion).reshape(2, -1)
+    return np.asarray(1.0 / (1.0 + (error**2).sum(axis=0) / _DOUBT**2), np.float64)
