@@ -354,7 +354,7 @@ def test_the_command_writes_a_file_that_says_what_it_is(tmp_path):
     weights, lens, out = (tmp_path / name for name in ("net.safetensors", "lens.yaml", "net.onnx"))
     save_weights(network("dual_aperture"), ModelCard("net", "dual_aperture", SMALL["dual_aperture"]), weights)
     save_lens(LENS, lens)
-    options = ["--size", "64x96", "--lens", str(lens), "--consistency"]
+    options = ["--size", "96x64", "--lens", str(lens), "--consistency"]
     result = CliRunner().invoke(app, ["export", str(weights), "--out", str(out), *options])
     assert result.exit_code == 0, result.output
     assert "net: dual_aperture at 96x64, for test, gives depth, confidence" in result.output
