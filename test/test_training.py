@@ -310,6 +310,19 @@ def test_a_patch_larger_than_its_sample_is_refused():
         augment(Scenes().read(0), Augmentation((64, 64)), np.random.default_rng(0))
 
 
+def test_light_changes_by_channel_and_never_clips() -> None:
+    sample = Scenes().read(0)
+    gains = []
+    for seed in range(40):
+        lit = augment(sample, Augmentation(light=0.4), np.random.default_rng(seed)).sample
+        bright = sample.deep > 0.1
+        gain = [np.median(lit.deep[..., c][bright[..., c]] / sample.deep[..., c][bright[..., c]]) for c in range(3)]
+        np.testing.assert_allclose(lit.shallow, sample.shallow * np.float32(gain), rtol=1e-4)
+        gains.append(gain)
+    assert np.max(gains) <= 1.0001
+    assert np.std(np.log(gains)) > 0.1
+
+
 def test_coc_of_a_batch_is_the_lenss():
     batch = whole(Scenes().read(0))
     lens = batch.known_lenses()[0]

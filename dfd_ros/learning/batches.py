@@ -131,7 +131,8 @@ class Augmentation:
         patches: Patches taken of each sample read.
         mirror: Whether half of them are mirrored, left for right.
         upend: Whether half of them are turned upside down.
-        light: Standard deviation of the brightness of both pictures together, in ln; of each channel half as much.
+        light: Standard deviation of the brightness of both pictures together, in ln; of each channel half as much. They
+            get darker only: what is clipped tells no blur.
     """
 
     crop: tuple[int, int] | None = None
@@ -213,7 +214,8 @@ def augment(sample: Sample, augmentation: Augmentation, rng: np.random.Generator
     top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
     mirrored = augmentation.mirror and rng.random() < 0.5
     upended = augmentation.upend and rng.random() < 0.5
-    gain = np.exp(augmentation.light * (rng.standard_normal() + 0.5 * rng.standard_normal(3))).astype(np.float32)
+    gain = np.exp(augmentation.light * (rng.standard_normal() + 0.5 * rng.standard_normal(3)))
+    gain = (gain / max(1.0, gain.max())).astype(np.float32)
     index = (slice(top, top + rows), slice(left, left + columns))
 
     def cut(array: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -221,7 +223,7 @@ def augment(sample: Sample, augmentation: Augmentation, rng: np.random.Generator
         return part[::-1] if upended else part
 
     def lit(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.minimum(cut(picture) * gain, 1.0) if augmentation.light else cut(picture)
+        return cut(picture) * gain if augmentation.light else cut(picture)
 
     part = replace(
         sample,
