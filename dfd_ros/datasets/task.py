@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dfd_ros.blas import keep_blas_to_one_thread
 from dfd_ros.data.bags import BagMessage, BagReader
 from dfd_ros.data.cloud_messages import sweep_from_message
 from dfd_ros.data.image_messages import header_stamp
@@ -68,6 +69,8 @@ def run_task(task: Task) -> int:
         InputError: The bag cannot be opened.
         StorageError: The disk is full or broken.
     """
+    # What products come to in the last bit depends on the number of threads, and so would the bytes written.
+    keep_blas_to_one_thread()
     with Ledger(task.ledger) as ledger:
         made = {record["stamp"] for record in ledger.records}
         jobs = [job for job in task.jobs if job.stamp not in made]
@@ -208,8 +211,8 @@ class _Maker:
             "shallow_stamp": pair.shallow_stamp,
             **{key: files[key][0] if key in files else None for key in ("shallow", "deep", "depth", "confidence")},
             "gamma": round(pair.gamma, 6),
-            "gain": round(pair.gain, 6),
-            "motion": None if math.isnan(pair.motion) else round(pair.motion, 4),
+            "gain": round(pair.gain, 4),
+            "motion": None if math.isnan(pair.motion) else round(pair.motion, 3),
             "compensated": pair.compensated,
             "exposure_times": [None if math.isnan(time) else round(time, 9) for time in pair.exposure_times],
             **about,
