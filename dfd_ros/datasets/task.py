@@ -233,6 +233,10 @@ def _plain_camera(camera: Camera) -> dict[str, Any]:
 
 
 def _histogram(depths: NDArray[np.float32]) -> list[int]:
-    """Pixels by depth, in the bins of `HISTOGRAM`; what lies outside is in the first or the last."""
-    inside = np.clip(depths, HISTOGRAM[0], HISTOGRAM[-1])
+    """Pixels by depth, in the bins of `HISTOGRAM`; what lies outside is in the first or the last.
+
+    By their millimetres, as stored: the last bit may differ between a process that compiled its kernels and one that
+    found them compiled.
+    """
+    inside = np.clip(1e-3 * np.rint(1e3 * depths.astype(np.float64)), HISTOGRAM[0], HISTOGRAM[-1])
     return np.histogram(inside, HISTOGRAM)[0].tolist()
