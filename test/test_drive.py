@@ -156,7 +156,7 @@ def test_real_street_frames_become_dense_depth(tmp_path):
 def test_ctrl_c_ends_it_with_everything_written(tmp_path):
     out = tmp_path / "run"
     process = subprocess.Popen(
-        [*DFD, "vehicle", "--duration", "600", "--out", str(out)],
+        [*DFD, "vehicle", "--duration", "90", "--out", str(out)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     try:
