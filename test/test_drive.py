@@ -18,7 +18,9 @@ from rclpy.serialization import deserialize_message
 
 from dfd_ros.data.bags import BagReader
 from dfd_ros.data.image_messages import header_stamp
+from dfd_ros.drive import first_answer_of
 from dfd_ros.lidar.calibration import load_extrinsics
+from dfd_ros.nodes.monitor_node import NodeStatus
 from dfd_ros.optics.lens_file import load_lens
 from dfd_ros.share import config_file
 from dfd_ros.sim.vehicle import SimSettings, SimulatedVehicle, camera_of
@@ -151,6 +153,17 @@ def test_real_photographs_are_calibrated_on_half_and_beat_the_constant_on_the_ot
 def test_real_street_frames_become_dense_depth(tmp_path):
     summary = run_vehicle(tmp_path / "run", "--source", shared_data("kitti"))
     assert summary["lidar_images"] == 2
+
+
+def test_the_first_answer_is_depth_from_blur_where_a_node_makes_it():
+    def status(answered):
+        return NodeStatus(0, "", {"answered": answered})
+
+    quick_lidar = {"/camera/lidar_depth": status("3"), "/camera/depth": status("0")}
+    assert not first_answer_of(quick_lidar, ["depth", "lidar_depth"])
+    assert first_answer_of({**quick_lidar, "/camera/depth": status("1")}, ["depth", "lidar_depth"]) == "depth"
+    assert first_answer_of(quick_lidar, ["lidar_depth"]) == "LiDAR depth"
+    assert not first_answer_of({}, ["lidar_depth"])
 
 
 def test_ctrl_c_ends_it_with_everything_written(tmp_path):

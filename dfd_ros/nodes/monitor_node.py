@@ -28,11 +28,13 @@ class MonitorNode(Node):
 
     def __init__(self, **arguments: object) -> None:
         super().__init__("monitor", **arguments)
-        self.statuses: dict[str, NodeStatus] = {}
+        self.statuses: dict[str, NodeStatus] = {}  # replaced, never altered: a display reads it from its own thread
         self._subscription = self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 20)
 
     def _on_diagnostics(self, array: DiagnosticArray) -> None:
+        statuses = dict(self.statuses)
         for status in array.status:
             values = {value.key: value.value for value in status.values}
             level = int.from_bytes(status.level, "little") if isinstance(status.level, bytes) else status.level
-            self.statuses[status.name] = NodeStatus(level, status.message, values)
+            statuses[status.name] = NodeStatus(level, status.message, values)
+        self.statuses = statuses
