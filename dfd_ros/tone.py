@@ -21,12 +21,33 @@ def _light_table(gamma: float) -> NDArray[np.float32]:
     return ((np.arange(256, dtype=np.float64) / 255.0) ** gamma).astype(np.float32)
 
 
-def linear_grey(image: NDArray[np.uint8], gamma: float, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-    """Luminance in linear light of an RGB (H, W, 3) or grey (H, W) 8-bit image: (H, W) float32 in [0, 1]."""
+def linear_grey(
+    image: NDArray[np.uint8],
+    gamma: float,
+    out: NDArray[np.float32] | None = None,
+    *,
+    bgr: bool = False,
+    light: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Luminance in linear light of a colour (H, W, 3) or grey (H, W) 8-bit image: (H, W) float32 in [0, 1].
+
+    Args:
+        image: Red first, unless `bgr`.
+        gamma: Of its values.
+        out: Where to put it, (H, W).
+        bgr: Whether blue is first.
+        light: Room for the colours in linear light, (H, W, 3), where nothing shall be allocated.
+    """
     table = _light_table(gamma)
     if image.ndim == 2:
         return cv2.LUT(image, table, dst=out)
-    return cv2.transform(cv2.LUT(image, table), LUMA, dst=out)
+    return cv2.transform(cv2.LUT(image, table, dst=light), LUMA[:, ::-1].copy() if bgr else LUMA, dst=out)
+
+
+@lru_cache(maxsize=8)
+def gamma_table(gamma: float, wanted: float) -> NDArray[np.float32]:
+    """What each 8-bit value of one gamma is in [0, 1] at another, (256,) float32."""
+    return ((np.arange(256, dtype=np.float64) / 255.0) ** (gamma / wanted)).astype(np.float32)
 
 
 @lru_cache(maxsize=64)

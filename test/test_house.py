@@ -115,6 +115,7 @@ def loaded_by(statement):
         "import dfd_ros.nodes.aperture_node",
         "import dfd_ros.nodes.pair_node",
         "import dfd_ros.nodes.lidar_depth_node",
+        "import dfd_ros.nodes.depth_node",
         "import dfd_ros.drive",
         "import dfd_ros.optics.estimate, dfd_ros.optics.render, dfd_ros.optics.calibrate, dfd_ros.optics.sensor",
     ],

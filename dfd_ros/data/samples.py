@@ -153,13 +153,7 @@ def resized(sample: Sample, shape: tuple[int, int]) -> Sample:
     way = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
     lens = sample.lens
     if lens is not None:
-        lens = replace(
-            lens,
-            coc_scale=lens.coc_scale * scale,
-            pixel_pitch=lens.pixel_pitch / scale,
-            coc_uncertainty=lens.coc_uncertainty * scale,
-            focus_blur=lens.focus_blur * scale,
-        )
+        lens = lens.zoomed(scale)
 
     def nearest(picture: Image) -> Image:
         return cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST_EXACT)

@@ -19,6 +19,7 @@ import onnx
 import torch
 
 from dfd_ros.errors import InputError
+from dfd_ros.inference.files import EXPORT_SUFFIX
 from dfd_ros.inference.fold import fold_constants
 from dfd_ros.inference.functions import add_functions
 from dfd_ros.inference.graph import DepthGraph, GraphSettings
@@ -30,7 +31,7 @@ from dfd_ros.models.base import DepthModel
 OPSET = 17
 OPSETS = range(17, 21)
 """Standard operator sets to write: what TensorRT from 10.3 on, ONNX Runtime and OpenVINO all read."""
-SUFFIX = ".onnx"
+SUFFIX = EXPORT_SUFFIX
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _TRACERS = "onnx::"  # how the names begin that the exporter gives to weights that it computed
 

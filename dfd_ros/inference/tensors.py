@@ -16,8 +16,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dfd_ros.errors import InputError
+from dfd_ros.inference.files import WEIGHTS_SUFFIX
 
-SUFFIX = ".safetensors"
+SUFFIX = WEIGHTS_SUFFIX
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> None:

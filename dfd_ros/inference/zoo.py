@@ -1,12 +1,15 @@
-"""Weights by name: those that come with the package, in dfd_ros/zoo/, and any file."""
+"""Weights by name: those that come with the package, in dfd_ros/zoo/, and any file. Names are looked up without torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dfd_ros.errors import InputError
-from dfd_ros.inference.tensors import SUFFIX
-from dfd_ros.inference.weights import ModelCard, load_card
+from dfd_ros.inference.files import WEIGHTS_SUFFIX as SUFFIX
+
+if TYPE_CHECKING:
+    from dfd_ros.inference.weights import ModelCard
 
 ZOO = Path(__file__).resolve().parents[1] / "zoo"
 MAX_BYTES = 5_000_000
@@ -20,6 +23,8 @@ def zoo_names() -> tuple[str, ...]:
 
 def zoo_cards() -> tuple[ModelCard, ...]:
     """Their cards."""
+    from dfd_ros.inference.weights import load_card
+
     return tuple(load_card(ZOO / f"{name}{SUFFIX}") for name in zoo_names())
 
 

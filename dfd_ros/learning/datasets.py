@@ -13,6 +13,7 @@ from dfd_ros.data.open import OpenOptions, open_dataset
 from dfd_ros.data.samples import Dataset, Sample, Selection, resized
 from dfd_ros.data.synthetic import LensRange, SyntheticSettings
 from dfd_ros.errors import InputError
+from dfd_ros.inference.lens_range import figures
 from dfd_ros.learning.batches import Augmentation, Batches, Source
 from dfd_ros.learning.kept import Kept
 from dfd_ros.learning.recipe import DataRecipe, Recipe
@@ -72,17 +73,9 @@ def lens_ranges(samples: Iterable[Sample]) -> dict[str, tuple[float, float]]:
         lens = sample.lens
         if lens is None:
             continue
-        figures = {
-            "f_number_shallow": lens.f_number_shallow,
-            "f_number_deep": lens.f_number_deep,
-            "focus_distance": lens.focus_distance,
-            "largest_coc": lens.coc_scale / lens.f_number_shallow,
-            "min_depth": lens.min_depth,
-            "max_depth": lens.max_depth,
-        }
-        for name, figure in figures.items():
+        for name, figure in figures(lens).items():
             found.setdefault(name, []).append(figure)
-    return {name: (min(figures), max(figures)) for name, figures in found.items()}
+    return {name: (min(values), max(values)) for name, values in found.items()}
 
 
 def only_lens(samples: Iterable[Sample]) -> dict[str, Any]:

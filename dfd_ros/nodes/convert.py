@@ -14,7 +14,8 @@ from std_msgs.msg import Header
 
 from dfd_ros.capture.aperture import ApertureReport, Mode
 from dfd_ros.compat.cv_bridge import CvBridge, CvBridgeError
-from dfd_ros.data.image_messages import CONVERTED_ENCODINGS, PLAIN_ENCODINGS, check_layout, image_view
+from dfd_ros.data.image_messages import CONVERTED_ENCODINGS, ENCODINGS, PLAIN_ENCODINGS, check_layout, image_view
+from dfd_ros.data.vehicle_messages import camera_from_info
 from dfd_ros.errors import InputError
 from dfd_ros.geometry import Camera
 from dfd_ros.optics.lens import Lens
@@ -66,6 +67,49 @@ def image_message(array: NDArray[Any], encoding: str, header: Header) -> Image:
     message.step = array.strides[0]
     message.data.frombytes(array.reshape(-1).view(np.uint8))
     return message
+
+
+class ImageBuffer:
+    """An image message whose pixels are written in place, picture after picture; publishing copies them.
+
+    Args:
+        shape: Height and width.
+        encoding: One of `ENCODINGS`.
+    """
+
+    def __init__(self, shape: tuple[int, int], encoding: str) -> None:
+        code, channels = ENCODINGS[encoding]
+        pixels = np.zeros(shape if channels == 1 else (*shape, channels), code)
+        self.message = image_message(pixels, encoding, Header())
+        self.pixels = image_view(self.message, encoding)
+
+    def stamped(self, header: Header) -> Image:
+        """The message with this header."""
+        self.message.header = header
+        return self.message
+
+
+def resized_info(info: CameraInfo, shape: tuple[int, int], image: tuple[int, int]) -> CameraInfo:
+    """The CameraInfo of a camera's image after it was resized to `shape` (height, width).
+
+    Args:
+        info: The camera's, with its region of interest and binning.
+        shape: The size wanted.
+        image: The size as it came.
+
+    Raises:
+        InputError: The info is not of such an image.
+    """
+    resized = CameraInfo(header=info.header, height=shape[0], width=shape[1], distortion_model=info.distortion_model)
+    resized.d, resized.r = info.d, info.r
+    if info.k[0] > 0.0 and info.k[4] > 0.0:  # else not calibrated, and it stays so
+        K = np.asarray(info.k).reshape(3, 3)
+        small = camera_from_info(info, image).resized(shape[1], shape[0]).matrix
+        small[0, 1] = K[0, 1] * small[0, 0] / K[0, 0]
+        # What the pixels went through, the projection went through, too.
+        P = small @ np.linalg.inv(K) @ np.asarray(info.p).reshape(3, 4)
+        resized.k, resized.p = small.reshape(-1).tolist(), P.reshape(-1).tolist()
+    return resized
 
 
 def info_from_camera(camera: Camera, header: Header) -> CameraInfo:

@@ -91,6 +91,8 @@ class ParameterSet(Generic[Record]):
         """`node` must have been made with automatically_declare_parameters_from_overrides."""
         self.locked = False
         self.on_change: Callable[[Record], None] | None = None
+        # May refuse what parameters would be together, with an InputError.
+        self.on_check: Callable[[Record], object] | None = None
         self._node = node
         self._record = record
         self._types = typing.get_type_hints(record)
@@ -136,6 +138,7 @@ class ParameterSet(Generic[Record]):
 
     def _check(self, changes: list[Parameter]) -> SetParametersResult:
         """May these be set? (The node asks before it sets.)"""
+        wanted: dict[str, Any] = {}
         for change in changes:
             field = self._fields.get(change.name)
             if field is None:
@@ -144,7 +147,12 @@ class ParameterSet(Generic[Record]):
                 reason = f"parameter {change.name}: takes effect when the node is configured; clean it up first"
                 return SetParametersResult(successful=False, reason=reason)
             try:
-                self._coerce(field, change.value)
+                wanted[change.name] = self._coerce(field, change.value)
+            except InputError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+        if wanted and self.on_check is not None:
+            try:
+                self.on_check(dataclasses.replace(self._value, **wanted))  # type: ignore[type-var]
             except InputError as error:
                 return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)

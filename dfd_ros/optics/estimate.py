@@ -126,8 +126,12 @@ class WhitenedProjectionEstimator:
         self._blur = lens.coc_error
         self._signed_coc, self._mode, self._confidence = (np.empty(grid, np.float32) for _ in range(3))
 
-    def estimate(self, shallow: Image, deep: Image) -> DepthEstimate:
+    def estimate(self, shallow: Image, deep: Image, out: DepthEstimate | None = None) -> DepthEstimate:
         """Depth and confidence at every pixel of a registered pair of one brightness.
+
+        Args:
+            shallow, deep: (H, W) float32, linear light.
+            out: Where to put them; new arrays if None.
 
         Raises:
             InputError: The images are not float32 of the estimator's shape.
@@ -149,10 +153,10 @@ class WhitenedProjectionEstimator:
         read_out(posterior, labels, kappa, self._reach, np.float32(self._blur), tolerance, coc, mode)
         mode *= support
         discount_edges(coc, mode, kappa, tolerance, cells)
-        depth, confidence = np.empty(self.shape, np.float32), np.empty(self.shape, np.float32)
+        out = out or DepthEstimate(np.empty(self.shape, np.float32), np.empty(self.shape, np.float32))
         focus, contrast = np.float32(self.lens.focus_distance), np.float32(settings.edge_contrast)
-        upsample(coc, cells, guide, deep, contrast, kappa, focus, depth, confidence)
-        return DepthEstimate(depth, confidence)
+        upsample(coc, cells, guide, deep, contrast, kappa, focus, out.depth, out.confidence)
+        return out
 
     def _jump_probability(self, guide: Image, axis: int) -> Image:
         """Jump probability between each cell and its next along `axis`, (H, W); the last one has no meaning."""

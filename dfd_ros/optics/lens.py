@@ -137,6 +137,20 @@ class Lens:
         moved = replace(self, focus_distance=focus_distance)
         return replace(moved, coc_scale=self.coc_scale * self._extension / moved._extension)
 
+    def zoomed(self, zoom: float) -> Lens:
+        """The lens in pixels of pictures enlarged `zoom` times (below 1: reduced, binned).
+
+        Raises:
+            InputError: `zoom` is not positive.
+        """
+        return replace(
+            self,
+            coc_scale=self.coc_scale * zoom,
+            pixel_pitch=self.pixel_pitch / zoom if zoom else zoom,
+            coc_uncertainty=self.coc_uncertainty * zoom,
+            focus_blur=self.focus_blur * zoom,
+        )
+
     @property
     def f_number_ratio(self) -> float:
         """Shallow over deep f-number: deep CoC over shallow CoC, in (0, 1)."""
