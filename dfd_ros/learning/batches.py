@@ -7,6 +7,7 @@ and a training that was killed goes on with the very batches that it would have 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -16,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dfd_ros.data.samples import Dataset, Sample
+from dfd_ros.data.samples import Dataset, Sample, resized
 from dfd_ros.errors import InputError
 from dfd_ros.optics.lens import Lens, field_radius
 
-_DRAW, _ORDER, _AUGMENT = range(3)  # streams of random numbers
+_DRAW, _ORDER, _AUGMENT, _ZOOM = range(4)  # streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,8 @@ class Augmentation:
         upend: Whether half of them are turned upside down.
         light: Standard deviation of the brightness of both pictures together, in ln; of each channel half as much. They
             get darker only: what is clipped tells no blur.
+        zoom: Least and greatest size that whole samples are brought to before anything else, as a factor; their CoC goes
+            along. One for a batch, even in its logarithm.
     """
 
     crop: tuple[int, int] | None = None
@@ -140,6 +143,7 @@ class Augmentation:
     mirror: bool = False
     upend: bool = False
     light: float = 0.0
+    zoom: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -168,12 +172,15 @@ class Batches(torch.utils.data.Dataset[Batch]):
 
     def __getitem__(self, number: int) -> Batch:
         samples = self.size // self.augmentation.patches
-        return collate([patch for k in range(samples) for patch in self._patches(number * samples + k)])
+        zoom = math.exp(np.random.default_rng((self.seed, _ZOOM, number)).uniform(*np.log(self.augmentation.zoom)))
+        return collate([patch for k in range(samples) for patch in self._patches(number * samples + k, zoom)])
 
-    def _patches(self, turn: int) -> list[Patch]:
-        """The patches of the sample whose turn it is."""
+    def _patches(self, turn: int, zoom: float) -> list[Patch]:
+        """The patches of the sample whose turn it is, brought to another size."""
         which, index = self._sample_of(turn)
         sample = self.sources[which].dataset.read(index)
+        height, width = sample.depth.shape
+        sample = resized(sample, (round(zoom * height), round(zoom * width)))
         rng = np.random.default_rng((self.seed, _AUGMENT, turn))
         return [augment(sample, self.augmentation, rng) for _ in range(self.augmentation.patches)]
 

@@ -101,6 +101,13 @@ class AugmentRecipe(_Record):
     mirror: bool = False
     upend: bool = False
     light: NonNegativeFloat = 0.0
+    zoom: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+
+    @model_validator(mode="after")
+    def _check(self) -> AugmentRecipe:
+        if self.zoom[0] > self.zoom[1]:
+            raise ValueError(f"zoom must be the least and the greatest factor, got {self.zoom}")
+        return self
 
 
 class LoadingRecipe(_Record):
