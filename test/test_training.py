@@ -323,6 +323,23 @@ def test_light_changes_by_channel_and_never_clips() -> None:
     assert np.std(np.log(gains)) > 0.1
 
 
+def test_zoom_brings_a_batch_to_one_size_and_its_coc_along() -> None:
+    batches = Batches([Source(Scenes())], 2, Augmentation(zoom=(0.5, 1.0)), seed=0)
+    plain = Batches([Source(Scenes())], 2, Augmentation(), seed=0)
+    sizes = set()
+    for number in range(6):
+        batch, original = batches[number], plain[number]
+        zoom = batch.depth.shape[-1] / original.depth.shape[-1]
+        sizes.add(zoom)
+        assert batch.names == original.names
+        assert batch.known_lenses()[0].coc_scale == pytest.approx(zoom * original.known_lenses()[0].coc_scale)
+        assert float(batch.deep.mean()) == pytest.approx(float(original.deep.mean()), rel=0.02)
+    assert len(sizes) > 3
+    assert 0.48 < min(sizes) < max(sizes) <= 1.0
+    with pytest.raises(InputError, match="zoom must be the least and the greatest"):
+        tiny("data.augment.zoom=[1.0,0.5]")
+
+
 def test_coc_of_a_batch_is_the_lenss():
     batch = whole(Scenes().read(0))
     lens = batch.known_lenses()[0]
