@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from spinning import Spinning, stay_alone
 from std_msgs.msg import Header
 from table import Row, report
 
@@ -82,26 +79,6 @@ def drive() -> None:
     rclpy.shutdown()
 
 
-class Spinning:
-    """A node's callbacks, run in a thread until stopped."""
-
-    def __init__(self, node: Node) -> None:
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(node)
-        self._stopping = False
-        self._thread = threading.Thread(target=self._spin)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping = True
-        self._thread.join()
-        self._executor.shutdown()
-
-    def _spin(self) -> None:
-        while not self._stopping:
-            self._executor.spin_once(timeout_sec=0.05)
-
-
 def answered(method: str) -> tuple[int, int, float, float]:
     """Points of a sweep, sweeps answered, and the median and 95 % latency in milliseconds."""
     parameters = {"guide": "image", "method": method, "niceness": 0}
@@ -133,8 +110,7 @@ def measure() -> list[Row]:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    stay_alone()
     if sys.argv[1:] == ["drive"]:
         drive()
     else:
