@@ -11,6 +11,7 @@ from drives import (
     EXPOSURE,
     IMAGE,
     INFO,
+    MS,
     PERIOD,
     POINTS,
     START,
@@ -148,6 +149,17 @@ def test_a_clock_that_jumps(clean, tmp_path, by):
     (jump,) = report.findings
     assert set(jump.topic.split(", ")) == camera
     assert report.seconds(jump) == pytest.approx(4.0, abs=0.1)
+
+
+def test_two_senders_of_one_topic_are_told_once(clean, tmp_path):
+    """A second vehicle in the same domain, half a second behind."""
+    second = [restamped(one, -SECOND // 2) for one in clean if one.topic == POINTS]
+    for one in second:
+        one.received += 45 * MS
+    report = found([*clean, *second], tmp_path, replace(SETTINGS, samples=2))
+    (jumps,) = report.findings
+    assert (jumps.kind, jumps.topic) == ("clock_jump", POINTS)
+    assert "two senders of one topic?" in jumps.sentence
 
 
 def test_a_recorder_that_is_held_up_is_no_fault(clean, tmp_path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ OFFSET_SECONDS = 0.5
 """Between the least delays of two sensors."""
 BLOCKS = 8
 """Stretches in which drift is looked for."""
+MOST = 5
+"""Gaps or leaps of a stream that are told one by one."""
 FEWEST = 5
 """Messages of a stream that can be judged."""
 CLOCKS = (names.POINTS, names.APERTURE)
@@ -73,16 +75,26 @@ class Timing:
         end = max(ends, default=0)
         leapt = set()
         for name, stream in judged.items():
-            jumps = list(_jumps(stream))
+            jumps = _summed(
+                list(_jumps(stream)), "times that its stamps go backwards or leap: two senders of one topic?"
+            )
             yield from jumps
             if jumps:
                 leapt.add(name)
             # Pairs come when they can, and reports of the aperture when it moves.
             if name != names.PAIR:
-                yield from _gaps(stream, end)
+                yield from _summed(list(_gaps(stream, end)), "pauses")
             if name != names.APERTURE:
                 yield from _repeats(stream)
         yield from _disagreements({name: s for name, s in judged.items() if name not in leapt})
+
+
+def _summed(found: list[Finding], what: str) -> list[Finding]:
+    """The findings of one stream, or, where they are many, one for all."""
+    if len(found) <= MOST:
+        return found
+    sentence = f"{found[0].sentence}; in all {len(found)} {what}"
+    return [replace(found[0], sentence=sentence)]
 
 
 def _gaps(stream: _Stream, end: int) -> Iterator[Finding]:

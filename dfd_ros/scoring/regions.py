@@ -126,7 +126,7 @@ def region_cells(regions: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
 def region_table(regions: Mapping[str, Any]) -> Table:
     """The same for the terminal."""
     heads, lines = region_cells(regions)
-    table = Table(title="Objects by class and distance (the middle of their boxes)", title_justify="left")
+    table = Table(title="Objects by class and distance", title_justify="left")
     for head in heads:
         table.add_column(head, justify="left" if head == "objects" else "right")
     for line in lines:
