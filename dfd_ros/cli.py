@@ -199,7 +199,9 @@ def evaluate(
     register: Annotated[
         bool | None, typer.Option(help="photographs: register pairs first; default: as the model was trained")
     ] = None,
-    boxes: Annotated[str, typer.Option(help="JSON file of objects to score one by one")] = "",
+    boxes: Annotated[
+        str, typer.Option(help="objects to score by class and distance: JSON file (docs/learning.md), or bag")
+    ] = "",
 ) -> None:
     """Score a model on data with known depth, beside others and published figures."""
     from dfd_ros.learning.score import ScoreSettings, score_models
@@ -321,6 +323,55 @@ def dataset_info(
         print(f"written: {picture}")
 
 
+bags = typer.Typer(help="Recordings.", no_args_is_help=True)
+app.add_typer(bags, name="bag")
+
+
+@bags.command("check")
+def bag_check(
+    bag: Annotated[Path, typer.Argument(help="a rosbag2 folder, or an .mcap or .db3 file")],
+    out: Annotated[str, typer.Option(help="folder for report.html, findings.json and pictures")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
+    topic: Annotated[list[str], typer.Option(help="NAME=TOPIC where topics have other names (docs/datasets.md)")] = [],  # noqa: B006
+    extrinsics: Annotated[str, typer.Option(help="extrinsics file of the LiDAR; default: the bag's /tf_static")] = "",
+    samples: Annotated[int, typer.Option(help="pairs to look at, evenly spread", min=0)] = 60,
+    gamma: Annotated[float, typer.Option(help="encoding of the images", min=1.0, max=3.0)] = 2.2,
+    max_motion: Annotated[float, typer.Option(help="that a pair's images may be apart, pixels", min=0.0)] = 8.0,
+) -> None:
+    """Say what is wrong with a recording before anyone trains on it. Exit code 0: nothing, 1: something, 2: unusable."""
+    import json
+
+    from dfd_ros.checks.check import CheckSettings, check_bag
+    from dfd_ros.checks.page import print_report, write_report
+    from dfd_ros.datasets.options import parse_topic
+    from dfd_ros.datasets.topics import check_mapping
+    from dfd_ros.drive import progress_bars
+    from dfd_ros.lidar.calibration import load_extrinsics
+    from dfd_ros.share import config_file
+
+    mapping = dict(map(parse_topic, topic))
+    check_mapping(mapping)
+    pose = load_extrinsics(config_file(extrinsics)) if extrinsics else None
+    settings = CheckSettings(mapping, pose, samples, gamma, max_motion)
+    try:
+        with progress_bars(Console(stderr=True, quiet=as_json)) as progress:
+            tasks = {what: progress.add_task(what, total=None) for what in ("messages", "pairs")}
+            report = check_bag(
+                bag, settings, lambda what, done, total: progress.update(tasks[what], completed=done, total=total)
+            )
+        page = write_report(report, Path(out)) if out else None
+    except InputError as error:
+        _print_error(error)
+        raise typer.Exit(2) from error
+    if as_json:
+        print(json.dumps(report.to_dict()))
+    else:
+        print_report(report, console)
+        if page is not None:
+            print(f"written: {page}")
+    raise typer.Exit(report.exit_code)
+
+
 @app.command()
 def parameters(
     markdown: Annotated[bool, typer.Option("--markdown", help="as the README shows them")] = False,
@@ -346,10 +397,14 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        _print_error(error)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _print_error(error: InputError) -> None:
+    Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

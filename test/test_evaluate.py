@@ -16,7 +16,7 @@ from dfd_ros.errors import InputError
 from dfd_ros.inference.confidence import laplacian_confidence
 from dfd_ros.inference.weights import ModelCard
 from dfd_ros.learning import score
-from dfd_ros.learning.evaluate import evaluate, load_boxes
+from dfd_ros.learning.evaluate import evaluate
 from dfd_ros.learning.predictors import (
     NetworkPredictor,
     Prediction,
@@ -28,6 +28,7 @@ from dfd_ros.learning.report import write_report
 from dfd_ros.learning.score import ScoreSettings, score_models
 from dfd_ros.learning.weights import save_weights
 from dfd_ros.models.registry import build
+from dfd_ros.scoring.regions import load_boxes
 
 SHAPE = (40, 48)
 SYNTHETIC = "synthetic:2"
@@ -96,7 +97,8 @@ def test_scores_have_the_form_that_scripts_rely_on():
     found = json.loads(json.dumps(score_of(lambda s: Prediction(noisy(s), sure)).to_dict(), allow_nan=False))
     keys = {"rel", "log10", "rms", "d1", "d2", "d3", "n"}
     scores = found["scores"]
-    assert set(scores) == {"all", "confident", "bins", "objects"}
+    assert set(scores) == {"all", "confident", "bins", "objects", "regions"}
+    assert scores["regions"] is None
     assert keys <= set(scores["all"])
     assert keys | {"coverage"} <= set(scores["confident"])
     assert all(keys | {"from", "to"} <= set(row) for row in scores["bins"])
@@ -153,16 +155,31 @@ def test_a_restored_picture_is_held_against_the_sharp_one():
     assert sharp["ssim"] > sharp["ssim_input"]
 
 
-def test_objects_are_scored_one_by_one(tmp_path):
+def test_objects_are_scored_one_by_one_and_by_class(tmp_path):
     path = tmp_path / "boxes.json"
-    path.write_text(json.dumps({"b": [{"name": "cat", "x": 4, "y": 8, "width": 12, "height": 16}]}))
+    place = {"x": 4, "y": 8, "width": 12, "height": 16}
+    path.write_text(json.dumps({"b": [{"name": "Tom", "kind": "cat", **place}, {"name": "cat", **place}]}))
     found = score_of(lambda s: Prediction(np.nan_to_num(1.5 * s.depth, nan=1.0)), boxes=load_boxes(path))
-    (cat,) = found.scores["objects"]
-    assert (cat["sample"], cat["name"]) == ("b", "cat")
+    tom, cat = found.scores["objects"]
+    assert (tom["sample"], tom["name"], tom["kind"], cat["kind"]) == ("b", "Tom", "cat", "cat")
     assert cat["rel"] == pytest.approx(0.5, rel=1e-5)
-    path.write_text('{"b": [{"name": "cat"}]}')
-    with pytest.raises(InputError, match=r"boxes .*: expected name, x, y"):
-        load_boxes(path)
+    (row,) = found.scores["regions"]["kinds"]
+    assert (row["kind"], row["regions"], row["rel"]) == ("cat", 2, pytest.approx(0.5, rel=1e-5))
+    assert row["error"] == row["bias"] == pytest.approx(0.5 * cat["truth"], rel=1e-5)
+
+
+def test_boxes_of_other_samples_or_beyond_the_picture_are_told(tmp_path):
+    def same(sample):
+        return Prediction(np.nan_to_num(sample.depth, nan=1.0))
+
+    path = tmp_path / "boxes.json"
+    cat = {"name": "cat", "x": 4, "y": 8, "width": 12, "height": 16}
+    path.write_text(json.dumps({"nobody": [cat]}))
+    with pytest.raises(InputError, match=r"samples such as .*, got those of nobody"):
+        score_of(same, boxes=load_boxes(path))
+    path.write_text(json.dumps({"b": [{**cat, "x": 4000}]}))
+    with pytest.raises(InputError, match=r"expected 'cat' within the .* pixels of b, got 12x16 at \(4000, 8\)"):
+        score_of(same, boxes=load_boxes(path))
 
 
 def test_the_confidence_of_a_laplace_distribution_is_its_probability():

@@ -30,6 +30,7 @@ FLOORS = {
     "datasets": 3,
     "nodes": 3,
     "scoring": 3,
+    "checks": 4,
     "learning": 4,
     "vehicle": 4,
     "drive": 4,
@@ -37,7 +38,7 @@ FLOORS = {
     "cli": 5,
 }
 # Rooms of floor 3 and above that know nothing of ROS either.
-WITHOUT_ROS = {"datasets"}
+WITHOUT_ROS = {"checks", "datasets"}
 ROS_PACKAGES = {
     "rclpy",
     "launch",

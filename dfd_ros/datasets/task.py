@@ -77,14 +77,12 @@ def run_task(task: Task) -> int:
         if jobs:
             maker = _Maker(task)
             with BagReader(task.bag) as bag:
-                for job, messages in _gather(bag, task.topics, jobs):
+                for job, messages in gather(bag, task.topics, jobs):
                     ledger.add(maker.record(bag, job, messages))
     return len(task.jobs)
 
 
-def _gather(
-    bag: BagReader, topics: dict[str, str], jobs: Sequence[Job]
-) -> Iterator[tuple[Job, list[BagMessage] | str]]:
+def gather(bag: BagReader, topics: dict[str, str], jobs: Sequence[Job]) -> Iterator[tuple[Job, list[BagMessage] | str]]:
     """Each job in turn with its messages, or with the reason why they cannot be read."""
     wanted: Counter[Key] = Counter(key for job in jobs for key in _keys(job, topics))
     times = [time for _, time, _ in wanted]

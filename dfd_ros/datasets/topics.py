@@ -40,8 +40,24 @@ def find_topics(recorded: Mapping[str, str], mapping: Mapping[str, str], what: s
         what: The bag, for messages.
 
     Raises:
-        InputError: A topic of the mapping was not recorded or is of another type, there are images of several cameras,
-            or neither pairs nor images with the aperture's states.
+        InputError: As `name_topics`, or there are neither pairs nor images with the aperture's states.
+    """
+    found = name_topics(recorded, mapping, what)
+    if PAIR not in found and not {IMAGE, APERTURE} <= found.keys():
+        missing = IMAGE if IMAGE not in found else APERTURE
+        raise InputError(
+            f"{what}: expected the topic {PAIR}, or {IMAGE} and {APERTURE}, got no {missing} "
+            f"among {', '.join(sorted(recorded))}; other names: --topic {missing}=TOPIC"
+        )
+    return found
+
+
+def name_topics(recorded: Mapping[str, str], mapping: Mapping[str, str], what: str) -> dict[str, str]:
+    """As `find_topics`, whatever is missing.
+
+    Raises:
+        InputError: A topic of the mapping was not recorded or is of another type, or there are images of several
+            cameras.
     """
     found: dict[str, str] = {}
     namespace = ""
@@ -56,12 +72,6 @@ def find_topics(recorded: Mapping[str, str], mapping: Mapping[str, str], what: s
         found[name] = topic
         if name in (PAIR, IMAGE) and not namespace:
             namespace = topic.removesuffix(name) if topic.endswith(f"/{name}") else topic.rpartition("/")[0] + "/"
-    if PAIR not in found and not {IMAGE, APERTURE} <= found.keys():
-        missing = IMAGE if IMAGE not in found else APERTURE
-        raise InputError(
-            f"{what}: expected the topic {PAIR}, or {IMAGE} and {APERTURE}, got no {missing} "
-            f"among {', '.join(sorted(recorded))}; other names: --topic {missing}=TOPIC"
-        )
     return found
 
 

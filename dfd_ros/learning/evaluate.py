@@ -11,12 +11,10 @@ Beyond the metrics of `dfd_ros.metrics`, pooled over all pixels:
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +25,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from dfd_ros.data.samples import Dataset, Image, Sample
 from dfd_ros.errors import InputError
 from dfd_ros.learning.predictors import Prediction, Predictor
-from dfd_ros.metrics import INDOOR_EDGES, STREET_EDGES, Box, ScoreAccumulator, Scores, is_known, mean_in_box
+from dfd_ros.metrics import INDOOR_EDGES, STREET_EDGES, ScoreAccumulator, Scores, is_known, mean_in_box
+from dfd_ros.scoring.regions import Boxes, RegionScores, boxes_of_sample
 from dfd_ros.scoring.reliability import Reliability, ReliabilityAccumulator
 
 EDGES = (*INDOOR_EDGES, *(edge for edge in STREET_EDGES if edge > INDOOR_EDGES[-1]))
@@ -65,7 +64,7 @@ class Evaluation:
     Attributes:
         model, data: Their names.
         images: How many samples.
-        scores: `{"all", "confident", "bins", "objects"}` as in a run's summary.
+        scores: `{"all", "confident", "bins", "objects", "regions"}` as in a run's summary.
         total: The scores over all pixels.
         rms_log, pearson: See the module's head.
         calibration_error, reliability: Of the confidence; None without one.
@@ -108,10 +107,6 @@ class Evaluation:
             "ms": self.milliseconds,
             "rel_by_name": {name: _number(rel) for name, rel in self.rel_by_name.items()},
         }
-
-
-Boxes = Mapping[str, Sequence[tuple[str, Box]]]
-"""Objects by sample: what each is called, and where it is."""
 
 
 def evaluate(
@@ -172,6 +167,7 @@ class _Sums:
         self._sharp: list[tuple[float, float, float, float]] = []
         self._times: list[float] = []
         self._objects: list[dict[str, Any]] = []
+        self._regions = RegionScores(edges)
         self._fine_rel = np.zeros(FINE_BINS)
         self._fine_count = np.zeros(FINE_BINS, np.int64)
         self.rel_by_name: dict[str, float] = {}
@@ -205,18 +201,21 @@ class _Sums:
                     *_likeness(sample.shallow, sample.all_in_focus),
                 )
             )
-        for name, box in self._boxes.get(sample.name, ()):
-            if means := mean_in_box(estimate, truth, box):
+        for one in boxes_of_sample(self._boxes, sample.name, truth.shape):
+            if means := mean_in_box(estimate, truth, one.box):
                 said_mean, true_mean = means
+                self._regions.add(one.kind, said_mean, true_mean)
                 rel = abs(said_mean - true_mean) / true_mean
-                self._objects.append(
-                    {"sample": sample.name, "name": name, "estimate": said_mean, "truth": true_mean, "rel": rel}
-                )
+                about = {"sample": sample.name, "name": one.name, "kind": one.kind}
+                self._objects.append({**about, "estimate": said_mean, "truth": true_mean, "rel": rel})
 
     def finish(self, model: str, data: str, examples: tuple[Example, ...]) -> Evaluation:
         if not self._pixels:
             raise InputError(f"data {data}: expected depth at some pixel to score against, got none")
-        found = self._scores.to_dict()
+        if self._boxes and not self._objects:
+            known, asked = ", ".join(list(self.rel_by_name)[:1]), ", ".join(list(self._boxes)[:1])
+            raise InputError(f"boxes: expected some on depth of samples such as {known}, got those of {asked}")
+        found = {**self._scores.to_dict(), "objects": self._objects, "regions": self._regions.to_dict()}
         curve = self._reliability.curve if self._scores.has_confidence else None
         ranks = None
         if self._ranked:
@@ -233,7 +232,7 @@ class _Sums:
             model=model,
             data=data,
             images=len(self._times),
-            scores={**found, "bins": [row for row in found["bins"] if row["n"]], "objects": self._objects},
+            scores={**found, "bins": [row for row in found["bins"] if row["n"]]},
             total=self._scores.scores,
             rms_log=math.sqrt(self._log_squares / self._pixels),
             pearson=float(np.mean(self._pearson)) if self._pearson else math.nan,
@@ -246,26 +245,6 @@ class _Sums:
             curve=by_distance,
             examples=examples,
         )
-
-
-def load_boxes(path: Path) -> Boxes:
-    """Objects from a JSON file: `{"sample": [{"name", "x", "y", "width", "height"}, ...]}`, pixels.
-
-    Raises:
-        InputError: The file is missing or of another form.
-    """
-    try:
-        content = json.loads(path.read_text())
-        return {
-            sample: [(str(o["name"]), Box(*(int(o[key]) for key in ("x", "y", "width", "height")))) for o in objects]
-            for sample, objects in content.items()
-        }
-    except OSError as error:
-        raise InputError(f"boxes {path}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"boxes {path}: expected name, x, y, width and height of objects by sample, got {error}"
-        ) from error
 
 
 def _likeness(picture: Image, truth: Image) -> tuple[float, float]:

@@ -24,9 +24,12 @@ from dfd_ros.data.samples import Image
 from dfd_ros.errors import InputError
 from dfd_ros.learning.evaluate import Evaluation, Example
 from dfd_ros.learning.published import FIGURES, Row
+from dfd_ros.scoring.regions import region_cells, region_table
 
 LARGEST_ERROR = 0.5
 """Relative error at the end of the colours."""
+LISTED_OBJECTS = 20
+"""More are told by class and distance alone."""
 DEPTH_COLOURS, ERROR_COLOURS, UNCERTAINTY_COLOURS = "turbo_r", "inferno", "cividis"
 UNKNOWN = "#d9dce1"
 DISTANCES = tuple(step * 10.0**power for power in (-1, 0, 1) for step in (1, 2, 3, 5, 7))
@@ -43,6 +46,8 @@ img { max-width: 100%; } .published { color: #6b7483; } figure { margin: 1.5rem 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     """The scores over all pixels, the confident ones and by distance, and what else was found."""
     console.print(_scores_table(evaluation))
+    if evaluation.scores["regions"] is not None:
+        console.print(region_table(evaluation.scores["regions"]))
     for line in _findings(evaluation):
         console.print(line, highlight=False)
 
@@ -63,6 +68,8 @@ def write_report(evaluations: Sequence[Evaluation], title: str, rows: Sequence[R
     for evaluation in evaluations:
         parts.append(f"<h2>{html.escape(evaluation.model)}</h2>")
         parts.append(_html_table(*_score_cells(evaluation)))
+        if evaluation.scores["regions"] is not None:
+            parts.append(_html_table(*region_cells(evaluation.scores["regions"])))
         parts += [f"<p>{html.escape(line)}</p>" for line in _findings(evaluation)]
         for example in evaluation.examples:
             caption = f"{example.sample.name}: rel {example.rel:.3f}"
@@ -206,7 +213,8 @@ def _findings(evaluation: Evaluation) -> list[str]:
             f"all in focus: PSNR {s['psnr']:.2f} dB, SSIM {s['ssim']:.3f} "
             f"(shallow picture: {s['psnr_input']:.2f} dB, {s['ssim_input']:.3f})"
         )
-    for o in evaluation.scores["objects"]:
+    objects = evaluation.scores["objects"]
+    for o in objects if len(objects) <= LISTED_OBJECTS else ():
         lines.append(f"{o['sample']}, {o['name']}: {o['estimate']:.2f} m for {o['truth']:.2f} m, rel {o['rel']:.3f}")
     return lines
 

@@ -13,12 +13,13 @@ from rich.progress import Progress
 from dfd_ros.data.open import KINDS, detect_kind
 from dfd_ros.errors import InputError
 from dfd_ros.learning.datasets import open_data
-from dfd_ros.learning.evaluate import Boxes, Evaluation, evaluate, load_boxes
+from dfd_ros.learning.evaluate import Evaluation, evaluate
 from dfd_ros.learning.predictors import NetworkPredictor, Predictor, PredictorOptions, load_predictor
 from dfd_ros.learning.published import FIGURES, Row, comparison_table, rich_table
 from dfd_ros.learning.recipe import DataRecipe
 from dfd_ros.learning.report import print_evaluation, write_report
 from dfd_ros.optics.lens_file import load_lens
+from dfd_ros.scoring.regions import Boxes, load_boxes
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class ScoreSettings:
         split, folds, fold: Which part of the data.
         flip, dropout_samples: As in `PredictorOptions`.
         register: Photographs: register pairs; None for as each model was trained, and yes for those that are not.
-        boxes: JSON file of objects; empty for none.
+        boxes: JSON file or bag of objects (`scoring.regions`); empty for none.
     """
 
     models: tuple[str, ...]

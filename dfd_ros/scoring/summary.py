@@ -22,6 +22,7 @@ from dfd_ros.data.bag_reader import BagMessage, BagReader
 from dfd_ros.data.image_messages import depth_array, header_stamp
 from dfd_ros.errors import InputError
 from dfd_ros.metrics import CONFIDENCE_THRESHOLD, Box, ScoreAccumulator, edges_for, is_known, mean_in_box
+from dfd_ros.scoring.regions import OBJECTS_TYPE, RegionScores, region_table
 
 DEPTH, CONFIDENCE, PAIR = "depth/image_rect", "depth/confidence", "pair"
 TRUTH, OBJECTS = "ground_truth/depth", "ground_truth/objects"
@@ -32,7 +33,7 @@ IMAGE_TYPE = "sensor_msgs/msg/Image"
 TYPES = {
     **dict.fromkeys((IMAGE, DEPTH, CONFIDENCE, TRUTH, LIDAR_DEPTH, LIDAR_POINTS), IMAGE_TYPE),
     PAIR: "dfd_msgs/msg/ImagePair",
-    OBJECTS: "dfd_msgs/msg/ObjectBoxes",
+    OBJECTS: OBJECTS_TYPE,
     DIAGNOSTICS: "diagnostic_msgs/msg/DiagnosticArray",
 }
 DROPPED = "dropped/"  # prefix of the diagnostics' keys that count dropped work by cause
@@ -73,8 +74,8 @@ class ObjectScore:
 class Summary:
     """A run in figures. `scores` and `lidar` have the form of `ScoreAccumulator.to_dict`, None without a truth.
 
-    `reference` names the topic that the scores hold the estimates against: the ground truth where there is one, else
-    the LiDAR's own points.
+    `regions` are the objects by class and distance (`RegionScores.to_dict`), None without any. `reference` names the
+    topic that the scores hold the estimates against: the ground truth where there is one, else the LiDAR's own points.
     """
 
     bag: Path
@@ -90,6 +91,7 @@ class Summary:
     reference: str | None
     scores: dict[str, Any] | None
     objects: tuple[ObjectScore, ...]
+    regions: dict[str, Any] | None
     lidar: dict[str, Any] | None
     recovered: int | None = None
 
@@ -97,7 +99,8 @@ class Summary:
         """The content of summary.json."""
         scores = None
         if self.scores is not None:
-            scores = {**self.scores, "objects": [vars(score) for score in self.objects]}
+            objects = [vars(score) for score in self.objects]
+            scores = {**self.scores, "objects": objects, "regions": self.regions}
         return {
             "pairs": {"published": self.published, "answered": self.answered, "dropped": self.dropped},
             "rate_hz": self.rate_hz,
@@ -164,6 +167,7 @@ def summarise_bag(
             reference=reference,
             scores=scoring.depth if reference and depth_stamps else None,
             objects=scoring.objects,
+            regions=scoring.regions,
             lidar=scoring.lidar if reference == TRUTH and survey.stamps[LIDAR_DEPTH] else None,
             recovered=bag.recovered,
         )
@@ -262,6 +266,7 @@ class _Scoring:
         self._depth: ScoreAccumulator | None = None
         self._lidar: ScoreAccumulator | None = None
         self._means: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
+        self._regions: RegionScores | None = None
 
     def add(self, parts: dict[str, BagMessage]) -> None:
         """Score one frame, for what it has."""
@@ -275,6 +280,8 @@ class _Scoring:
                 box = Box(seen.roi.x_offset, seen.roi.y_offset, seen.roi.width, seen.roi.height)
                 if means := mean_in_box(estimate, truth, box):
                     self._means[seen.kind, seen.id].append(means)
+                    self._regions = self._regions or RegionScores(self._depth.edges)
+                    self._regions.add(seen.kind, *means)
         if LIDAR_DEPTH in parts:
             self._lidar = self._lidar or self._accumulator(truth)
             self._lidar.add(self._array(parts[LIDAR_DEPTH]), truth)
@@ -294,6 +301,11 @@ class _Scoring:
         """Scores by object, the nearest first."""
         scores = (_object_score(kind, number, means) for (kind, number), means in self._means.items())
         return tuple(sorted(scores, key=lambda score: score.distance))
+
+    @property
+    def regions(self) -> dict[str, Any] | None:
+        """The same by class and by distance, each object counting once in every frame that shows it."""
+        return None if self._regions is None else self._regions.to_dict()
 
     def _accumulator(self, truth: NDArray[np.float32] | None) -> ScoreAccumulator:
         """For scenes that reach as far as the first truth."""
@@ -373,6 +385,8 @@ def print_table(summary: Summary, console: Console | None = None) -> None:
         console.print(_score_table("LiDAR depth against the ground truth", summary.lidar))
     if summary.objects:
         console.print(_object_table(summary.objects))
+    if summary.regions:
+        console.print(region_table(summary.regions))
 
 
 def _list_drops(drops: dict[str, int]) -> str:
