@@ -105,13 +105,20 @@ def test_nor_on_others_standing_or_moving(seed, moving, tmp_path):
 @pytest.mark.parametrize(
     ("topic", "code", "named"),
     [(IMAGE, 2, "image_raw"), (STATE, 2, "aperture/state"), (INFO, 1, "camera_info"), (POINTS, 1, "points"),
-     (STATIC, 1, "/tf_static"), (EXPOSURE, 0, ""), (TWIST, 0, "")],
+     (EXPOSURE, 0, ""), (TWIST, 0, "")],
 )  # fmt: skip
 def test_a_missing_topic(clean, tmp_path, topic, code, named):
     report = found(changed(clean, {topic}, lambda one: None), tmp_path, replace(SETTINGS, samples=2))
     assert report.exit_code == code
     assert kinds(report) == ({"missing_topic"} if code else set())
     assert [finding.topic for finding in report.findings] == ([named] if code else [])
+
+
+def test_a_lidar_whose_place_nobody_tells_is_noted(clean, tmp_path):
+    report = found(changed(clean, {STATIC}, lambda one: None), tmp_path, replace(SETTINGS, samples=2))
+    assert (report.exit_code, report.findings) == (0, ())
+    (note,) = report.notes
+    assert "place was not checked: expected /tf_static to join 'lidar' to 'camera'" in note
 
 
 def test_extrinsics_that_are_given_need_not_be_recorded(clean, tmp_path):

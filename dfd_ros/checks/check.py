@@ -242,15 +242,15 @@ class _PairChecks:
         for check in self._checks:
             yield from check.findings()
         yield from unlabelled(sampling, self._states)
-        if any(sampling.unplaced):
-            yield no_extrinsics(*sampling.unplaced)
 
     def notes(self) -> Iterator[str]:
         """What could not be checked."""
         yield from self._sampling.problems
         if not self.pairs:
             yield "no pair could be looked at: apertures, motion and the LiDAR's place were not checked"
-        elif self._has_points and not self.sweeps and not any(self._sampling.unplaced):
+        elif any(self._sampling.unplaced):
+            yield no_extrinsics(*self._sampling.unplaced)
+        elif self._has_points and not self.sweeps:
             yield "no pair has a sweep within 0.1 s: the LiDAR's place was not checked"
 
 

@@ -47,7 +47,7 @@ class Presence:
         return Finding("missing_topic", severity, topic or name, None, f"expected {name}, got {came}: {use}{hint}")
 
 
-def no_extrinsics(lidar_frame: str, camera_frame: str) -> Finding:
-    """Nothing tells where the LiDAR is."""
-    why = f"expected /tf_static to join {lidar_frame!r} to {camera_frame!r}, or --extrinsics FILE, got neither"
-    return Finding("missing_topic", Severity.WARNING, "/tf_static", None, f"{why}: the LiDAR's place was not checked")
+def no_extrinsics(lidar_frame: str, camera_frame: str) -> str:
+    """What is said where nothing tells where the LiDAR is; many vehicles keep that in a file."""
+    wanted = f"/tf_static to join {lidar_frame!r} to {camera_frame!r}, or --extrinsics FILE"
+    return f"the LiDAR's place was not checked: expected {wanted}, got neither"
