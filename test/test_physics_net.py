@@ -14,6 +14,10 @@ from dfd_ros.errors import InputError
 from dfd_ros.models.band_evidence import (
     BANDS,
     LABELS,
+    LN_DEPTH,
+    PRIOR,
+    PRIOR_TILT,
+    STATISTICS,
     BandStatistics,
     band_kernels,
     band_responses,
@@ -51,6 +55,32 @@ def best_depth(pair: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """The depth that explains each cell best, by both halves of the bands, (h, w) metres."""
     costs = cost_volume(BandStatistics(GAMMA)(pair)[0], table[None])[0].mean(dim=0)
     return torch.exp(table[:, 0])[costs.argmin(dim=0)]
+
+
+def test_the_table_has_the_lens_files_prior() -> None:
+    lens = replace(LENS, prior_depth=2.5, prior_log_sigma=0.5, prior_log_slope=0.4)
+    table = lens_table(lens).double()
+    off = table[:, LN_DEPTH] - np.log(2.5)
+    torch.testing.assert_close(table[:, PRIOR], -(off**2) / (2 * 0.5**2), rtol=1e-4, atol=1e-5)
+    for height in (-1.0, 1.0):  # of the top and the bottom row, where the median is up and down by half the slope
+        expected = -((off + 0.2 * height) ** 2) / (2 * 0.5**2)
+        found = table[:, PRIOR] + height * table[:, PRIOR_TILT]
+        torch.testing.assert_close(found - found[0], expected - expected[0], rtol=1e-4, atol=1e-4)
+    assert not lens_table(LENS)[:, [PRIOR, PRIOR_TILT]].any()
+
+
+def test_where_the_picture_shows_nothing_an_untrained_network_goes_by_the_prior() -> None:
+    torch.manual_seed(0)
+    net = PhysicsNet().eval()
+    flat = torch.full((1, 6, 64, 96), 0.5)
+    medians = []
+    for prior_depth in (1.5, 5.0):
+        net.set_lens(replace(LENS, prior_depth=prior_depth, prior_log_sigma=0.2, prior_log_slope=0.3))
+        with torch.no_grad():
+            depth = net(flat)["depth"][0, 0]
+        medians.append(float(depth.median()))
+        assert float(depth[0].median()) > 1.1 * float(depth[-1].median())  # the top row is farther
+    assert medians == pytest.approx([1.5, 5.0], rel=0.15)
 
 
 @pytest.fixture
@@ -123,7 +153,7 @@ def test_another_lens_reads_the_same_depth_from_other_blur():
 
 def test_expected_log_energy_ratios_fall_with_the_blur():
     """The wider the CoC, the less of each band the shallow picture keeps against the deep one."""
-    table = lens_table(LENS)[:, 3:].reshape(LABELS, BANDS, 3)
+    table = lens_table(LENS)[:, -BANDS * STATISTICS :].reshape(LABELS, BANDS, 3)
     # The factors of D and S are the expected energies of the other picture, over one norm.
     ratio = torch.log(table[..., 2] / table[..., 0])
     coc = torch.from_numpy(LENS.coc(np.exp(lens_table(LENS)[:, 0].double().numpy())))

@@ -53,9 +53,11 @@ UNMODELLED = 0.01
 """ρ: noise, misregistration and aberrations, as a fraction of a band's energy."""
 NOISE_ENERGY = 2e-6
 """Added to energies before the logarithm: what 8 bits and compression leave on a flat wall."""
-TABLE_COLUMNS = 3 + STATISTICS * BANDS
-"""Of a lens table: ln depth (metres), side of the focus (−1 before to 1 behind), parallax, then the factors of S, X and D
-of each band."""
+LN_DEPTH, SIDE, PARALLAX, PRIOR, PRIOR_TILT = range(5)
+"""First columns of a lens table: ln depth (metres), side of the focus (−1 before to 1 behind), parallax, ln of the lens file's
+prior for the depth in the picture's middle row, and by how much it is less in the bottom row (more in the top one)."""
+TABLE_COLUMNS = 5 + STATISTICS * BANDS
+"""Then the factors of S, X and D of each band."""
 
 _SIDE_COC = 2.0  # pixels, from where on it is clear on which side of the focus a depth lies
 _LEAST_MISFIT = 4e-5  # E of a flat wall's noise
@@ -78,6 +80,9 @@ class AnyLens(Protocol):
     psf: str
     focus_blur: float
     parallax: float
+    prior_depth: float
+    prior_log_sigma: float
+    prior_log_slope: float
 
     def coc(self, depth: Array, f_number: float | None = None) -> Any:
         """CoC in pixels at depths in metres, at the shallow aperture unless another is given."""
@@ -106,8 +111,17 @@ def lens_table(lens: AnyLens, labels: int = LABELS, zoom: float = 1.0) -> Tensor
     deep = zoom * np.asarray(lens.coc(depth, lens.f_number_deep))
     factors = explanation(shallow, deep, lens.psf).reshape(labels, -1)
     side = np.tanh(zoom * np.asarray(lens.signed_coc(depth)) / _SIDE_COC)
-    columns = np.column_stack([np.log(depth), side, np.full(labels, lens.parallax), factors])
+    columns = np.column_stack([np.log(depth), side, np.full(labels, lens.parallax), *_prior(lens, depth), factors])
     return torch.from_numpy(columns.astype(np.float32))
+
+
+def _prior(lens: AnyLens, depth: Array) -> tuple[Array, Array]:
+    """Ln of the lens file's log-normal prior in the middle row, and its change to the bottom row; 0 where there is none."""
+    if not (np.isfinite(lens.prior_depth) and np.isfinite(lens.prior_log_sigma)):
+        return np.zeros_like(depth), np.zeros_like(depth)
+    deviation = np.log(depth / lens.prior_depth) / lens.prior_log_sigma
+    # From the middle row to the bottom one the prior's median falls by half its slope.
+    return -0.5 * deviation**2, -0.5 * deviation * lens.prior_log_slope / lens.prior_log_sigma
 
 
 def explanation(shallow: Array, deep: Array, psf: str = "disk") -> Array:
@@ -254,7 +268,7 @@ def cost_volume(statistics: Tensor, table: Tensor) -> Tensor:
 
     Args:
         statistics: (N, B, 3, h, w), h and w even.
-        table: (N or 1, K, 3 + 3 B).
+        table: (N or 1, K, 5 + 3 B).
 
     Returns:
         (N, LEVELS, K, h/2, w/2): ln E, the mean over the bands of each level, less its mean over the depths.

@@ -10,9 +10,9 @@ to settle on which side of the focus a thing lies, for which the whole picture i
     1/32    dilated blocks, and the mean over the whole picture
 
 On the way back, at 1/8, each depth of the lens gets a logit: what the costs say, each level as far as it is trusted
-there, likewise what is known of the side of the focus, and what the network adds. Ln depth is its mean under their
-softmax, plus a correction at 1/4, brought to full resolution linearly. So depths are the lens's own, and blur counts
-before anything is learned. The second output is the log-variance of ln depth.
+there, likewise what is known of the side of the focus, the prior of the lens file, and what the network adds. Ln depth is
+its mean under their softmax, plus a correction at 1/4, brought to full resolution linearly. So depths are the lens's own,
+and blur counts before anything is learned. The second output is the log-variance of ln depth.
 
 1,087,274 parameters. Convolutions carry batch normalisation, which vanishes in them after training. Everything exports to
 standard operators.
@@ -32,6 +32,8 @@ from dfd_ros.models.band_evidence import (
     CELL,
     LABELS,
     LEVELS,
+    PARALLAX,
+    PRIOR_TILT,
     STATISTICS,
     TABLE_COLUMNS,
     AnyLens,
@@ -141,9 +143,9 @@ class PhysicsNet(DepthModel):
         with torch.autocast(pair.device.type, enabled=False):  # energies of flat walls are lost in half precision
             statistics, displacement = self.statistics(pair, (height, width))
             features, costs = band_features(statistics), cost_volume(statistics, table)
-            side = side_evidence(displacement, table[:, 0, 2])
+            side = side_evidence(displacement, table[:, 0, PARALLAX])
         position = positions(features, (height / CELL, width / CELL))
-        log_depth, log_variance = self.body(pair, features, costs, side, table[..., :2], position)
+        log_depth, log_variance = self.body(pair, features, costs, side, table[..., : PRIOR_TILT + 1], position)
         return {
             "depth": torch.exp(_enlarge(log_depth, CELL))[..., :height, :width],
             "log_variance": _enlarge(log_variance, CELL)[..., :height, :width],
@@ -155,7 +157,7 @@ class PhysicsNet(DepthModel):
         features: Tensor,  # (N, 3 B, H/4, W/4)
         costs: Tensor,  # (N, LEVELS, K, H/8, W/8)
         side: Tensor,  # (N, len(WINDOWS), H/8, W/8)
-        labels: Tensor,  # (N or 1, K, 2): ln depth and side of the focus
+        labels: Tensor,  # (N or 1, K, PRIOR_TILT + 1): the first columns of the lens table
         position: Tensor,  # (N or 1, POSITIONS, H/4, W/4)
     ) -> tuple[Tensor, Tensor]:
         """What is learned: ln depth and its log-variance, (N, 1, H/4, W/4).
@@ -174,9 +176,10 @@ class PhysicsNet(DepthModel):
         x = x + self.overall(x.mean(dim=(2, 3)))[:, :, None, None]
         x = self.outward[2](F.relu(coarse + _enlarge(self.up[2](x), 2)))
         x = self.outward[1](F.relu(middle + _enlarge(self.up[1](x), 2)))
-        depths, sides = (column[:, :, None, None] for column in labels.float().unbind(dim=2))
-        # Labels even in 1/z count by z, so that before anything is known ln z is even.
-        belief = self.logits(x).float() + depths
+        depths, sides, _, prior, tilt = (column[:, :, None, None] for column in labels.float().unbind(dim=2))
+        height = F.avg_pool2d(position[:, :1].float(), 2)  # -1 in the top row, 1 in the bottom one
+        # Labels even in 1/z count by z, so that before anything is known ln z is even, or as the prior has it.
+        belief = self.logits(x).float() + depths + prior + tilt * height
         trust, trust_in_side = F.softplus(self.trust(x).float()).split([LEVELS, len(WINDOWS)], dim=1)
         belief = belief - (trust[:, :, None] * costs.float()).sum(dim=1)
         belief = belief - (trust_in_side * side.float()).sum(dim=1, keepdim=True) * sides
