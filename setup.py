@@ -19,6 +19,9 @@ TRAIN = [
 ]
 # What exports networks and runs them.
 INFER = ["torch>=2.5", "onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4", "safetensors>=0.4"]
+# TensorRT's plugin registry and its Python, with which plugins are tested; what builds engines is not on PyPI. 47 MB.
+LEAN = ["tensorrt-cu13-bindings", "tensorrt-lean-cu13-bindings", "tensorrt-lean-cu13-libs"]
+LEAN = [f"{name}>=11.4; platform_machine == 'x86_64'" for name in LEAN]
 
 
 def files_below(folder: str) -> list[tuple[str, list[str]]]:
@@ -38,7 +41,7 @@ setup(
     maintainer="dfd_ros maintainers",
     maintainer_email="maintainers@dfd-ros.invalid",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["zoo/*"], f"{NAME}.optics.kernels": ["*.cu"]},
+    package_data={NAME: ["zoo/*"], f"{NAME}.optics.kernels": ["*.cu", "*.cuh"]},
     python_requires=">=3.11",
     install_requires=[
         "matplotlib>=3.6",
@@ -70,8 +73,10 @@ setup(
         # dfd dataset build on a cluster.
         "fleet": ["distributed>=2024.1"],
         "infer": INFER,
+        # What the back end tensorrt needs beside TensorRT itself.
+        "tensorrt": [*INFER, *CUDA],
         "train": TRAIN,
-        "test": [*TRAIN, *INFER, "hypothesis>=6", "mypy>=1.10", "pytest>=8", "ruff>=0.6", *CUDA],
+        "test": [*TRAIN, *INFER, "hypothesis>=6", "mypy>=1.10", "pytest>=8", "ruff>=0.6", *CUDA, *LEAN],
     },
     entry_points={
         "console_scripts": ["dfd = dfd_ros.cli:main"],

@@ -254,6 +254,43 @@ def export(
     console.print(f"written: {out}: {program.info.describe()}", highlight=False, soft_wrap=True)
 
 
+@app.command()
+def doctor(
+    tensorrt: Annotated[
+        bool, typer.Option("--tensorrt", help="build TensorRT's engines, hold them against ONNX Runtime, time them")
+    ] = False,
+    model: Annotated[str, typer.Option(help="for --tensorrt: weights, a file or a name of the zoo")] = "ours",
+    size: Annotated[str, typer.Option(help="for --tensorrt: WIDTHxHEIGHT of the pictures")] = "640x480",
+) -> None:
+    """Print what this machine has, and why what it has not cannot run: a report to paste."""
+    from dfd_ros.doctor import environment
+    from dfd_ros.geometry import parse_size
+
+    width, height = parse_size(size)
+    for line in environment():
+        print(line, flush=True)
+    if not tensorrt:
+        return
+    try:
+        from dfd_ros.inference.trt.backend import why_not
+        from dfd_ros.inference.trt.proof import prove
+    except ModuleNotFoundError as error:
+        missing = f"expected the package {error.name} to be installed, got none; pip install 'dfd_ros[infer]'"
+        raise InputError(f"doctor: {missing}") from error
+    reason = why_not()
+    if reason is not None:
+        print("\nTensorRT cannot run here, so there is nothing to prove; all other back ends do without it.")
+        raise InputError(f"doctor: {reason.removeprefix('backend tensorrt: ')}")
+    print("\nTensorRT, proved here; the first time engines are built, which takes minutes:")
+    bad = 0
+    for finding in prove(model, (height, width)):
+        print(f"{'ok ' if finding.good else 'BAD'} {finding.text}", flush=True)
+        bad += not finding.good
+    if bad:
+        raise InputError(f"doctor: expected TensorRT to do as it promises, got {bad} of the lines above against it")
+    print("all is as it should be")
+
+
 datasets = typer.Typer(help="Bags into training sets, and what is in one.", no_args_is_help=True)
 app.add_typer(datasets, name="dataset")
 

@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The message is one sentence naming the thing, what was expected and what came.
     """
+
+
+class GpuMemoryError(InputError):
+    """A GPU without room for what was asked for; something smaller, or an emptier GPU, may do."""

@@ -1,12 +1,10 @@
-"""Runs the CUDA text of the PSF layer on the CPU, compiled with the host's compiler behind `cuda_on_cpu.h`."""
+"""Runs the CUDA texts on the CPU, compiled with the host's compiler behind `cuda_on_cpu.h`."""
 
 import ctypes
 import os
 import shutil
 import subprocess
 from pathlib import Path
-
-from dfd_ros.optics.kernels.cuda import SOURCE
 
 SHIM = Path(__file__).with_name("cuda_on_cpu.h")
 COMPILER = next(filter(shutil.which, filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++"))), None)
@@ -23,18 +21,18 @@ class HostKernels:
         source.write_text("\n".join(texts))
         subprocess.run([COMPILER, *FLAGS, "-o", library, source], check=True)
         functions = ctypes.CDLL(str(library))
-        self._launchers = {kernel: functions[f"launch_{number}"] for number, kernel in enumerate(kernels)}
-        for launcher in self._launchers.values():
+        self.launchers = {kernel: functions[f"launch_{number}"] for number, kernel in enumerate(kernels)}
+        for launcher in self.launchers.values():
             launcher.restype = ctypes.c_bool
 
     def launch(self, kernel, inputs, outputs):
-        """Stands in for `cuda._launch`: the same grid, the same arguments in the same order."""
+        """Stands in for `cuda._launch`: the same grid, the same arguments in the same order; also for other kernels."""
         batch, _, height, width = outputs[0].shape
         grid, block = ((ctypes.c_uint * 3)(*extent) for extent in kernel.launch(batch, height, width))
         before, after = ([ctypes.c_void_p(each.data_ptr()) for each in tensors] for tensors in (inputs, outputs))
         arguments = [*before, ctypes.c_int(height), ctypes.c_int(width), *after]
         addresses = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
-        assert self._launchers[kernel](grid, block, addresses), "a barrier that not every thread reaches"
+        assert self.launchers[kernel](grid, block, addresses), "a barrier that not every thread reaches"
 
 
 def _kernel_text(number, kernel):
@@ -45,7 +43,7 @@ def _kernel_text(number, kernel):
         [
             *(f"#define {key} {value}" for key, value in defines.items()),
             f"namespace kernel_{number} {{",
-            f'#include "{SOURCE}"',
+            f'#include "{kernel.source}"',
             "}",
             f'extern "C" bool launch_{number}(const Index* grid, const Index* block, void** arguments) {{',
             f"  return launch(kernel_{number}::{name}, grid, block, arguments);",

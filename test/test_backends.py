@@ -9,18 +9,20 @@ import pytest
 import torch
 from one_thread import one_thread  # noqa: F401 (all tests here run on one)
 
-from dfd_ros.errors import InputError
+from dfd_ros.errors import GpuMemoryError, InputError
 from dfd_ros.inference import choose as choose_module
 from dfd_ros.inference.backend import BackendOptions, Buffers
 from dfd_ros.inference.backends import BACKENDS, make_backend
 from dfd_ros.inference.choose import candidates, choose
 from dfd_ros.inference.export import Program, export_model
 from dfd_ros.inference.graph import GraphSettings
+from dfd_ros.inference.trt.backend import why_not
 from dfd_ros.inference.weights import ModelCard
 from dfd_ros.models.registry import build
 
 SIZE = (64, 96)
 ONE_THREAD = BackendOptions(threads=1)
+HERE = [name for name in BACKENDS if name != "tensorrt" or why_not() is None]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def truth(program):
     return dict(zip(program.info.outputs, (output.numpy() for output in outputs), strict=True))
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=HERE)
 def backend(request, program):
     backend = make_backend(request.param, ONE_THREAD)
     backend.prepare(program)
@@ -116,7 +118,9 @@ def refusal(name, program, options=ONE_THREAD):
 
 
 def test_one_that_cannot_run_says_why(program):
-    assert refusal("tensorflow", program).startswith("backend: expected auto or one of torch, onnxruntime, openvino")
+    assert refusal("tensorflow", program).startswith(
+        "backend: expected auto or one of torch, onnxruntime, openvino, tensorrt,"
+    )
     without_weights = Program(program.onnx, program.info)
     assert "expected weights, got the exported file of net alone" in refusal("torch", without_weights)
     for name in ("onnxruntime", "openvino"):
@@ -139,7 +143,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch, program, name):
 
 
 def test_options_are_checked():
-    with pytest.raises(InputError, match="precision: expected one of fp32, bf16, got 'int8'"):
+    with pytest.raises(InputError, match="precision: expected one of fp32, fp16, bf16, got 'int8'"):
         BackendOptions("int8")
     with pytest.raises(InputError, match="device: expected one of cpu, cuda, got 'tpu'"):
         BackendOptions(device="tpu")
@@ -152,7 +156,7 @@ def test_options_are_checked():
 
 def test_auto_measures_what_is_installed_and_says_which_it_took(program, pair, truth):
     choice = choose("auto", program, [pair], ONE_THREAD)
-    assert {row.name.split()[0] for row in choice.measured} == set(BACKENDS)
+    assert {row.name.split()[0] for row in choice.measured} == set(HERE)
     assert choice.sentence.startswith(f"back end {choice.backend.name}, ")
     assert "ms a pair" in choice.sentence
     np.testing.assert_allclose(choice.backend.infer(pair)["depth"], truth["depth"], rtol=0.1)
@@ -183,6 +187,8 @@ class Fake:
             raise InputError(f"backend {self.name}: expected a driver, got none")
 
     def infer(self, inputs):
+        if self.error is None:
+            raise GpuMemoryError(f"backend {self.name}: expected room, got too little")
         Fake.now += 1e-3 * self.milliseconds
         self._buffers.outputs["depth"][...] = 2.0 * (1.0 + self.error)
         return self._buffers.outputs
@@ -211,7 +217,15 @@ def test_auto_takes_the_fastest_within_tolerance(fakes, program, pair):
         "back end good, 30 ms a pair, depth within 0.4 % of exact; the fastest, beside exact 90 ms, slow 60 ms; "
         "too far off: wrong by 30 %; could not run: broken: expected a driver, got none"
     )
-    assert sorted(Fake.closed) == ["exact", "slow", "wrong"]
+    assert sorted(Fake.closed) == ["broken", "exact", "slow", "wrong"]
+
+
+def test_auto_passes_over_one_that_has_no_room(fakes, program, pair):
+    fakes(("exact", 90.0, 0.0), ("full", 1.0, None))
+    choice = choose("auto", program, [pair], ONE_THREAD)
+    assert choice.backend.name == "exact"
+    assert choice.sentence.endswith("could not run: full: expected room, got too little")
+    assert Fake.closed == ["full"]
 
 
 def test_auto_without_any_gives_all_reasons(fakes, program, pair):

@@ -268,8 +268,11 @@ def test_what_is_not_known_is_nan_and_trusted_by_nobody():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"backend": "magic"}, "backend: expected one of auto, torch, onnxruntime, openvino, classical, got 'magic'"),
-        ({"precision": "int8"}, "precision: expected one of fp32, bf16, got 'int8'"),
+        (
+            {"backend": "magic"},
+            "backend: expected one of auto, torch, onnxruntime, openvino, tensorrt, classical, got 'magic'",
+        ),
+        ({"precision": "int8"}, "precision: expected one of fp32, fp16, bf16, got 'int8'"),
         ({"backend": "openvino"}, "backend openvino: expected a model to run, got none; set model"),
         ({"backend": "classical", "model": "ours"}, "backend classical: expected no model, it is not learned"),
         ({"model": "nothing"}, "weights nothing: expected a file or a name of the zoo"),

@@ -34,6 +34,7 @@ FLOORS = {
     "learning": 4,
     "vehicle": 4,
     "drive": 4,
+    "doctor": 4,
     "bringup": 4,
     "cli": 5,
 }

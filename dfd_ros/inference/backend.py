@@ -11,7 +11,7 @@ himself (`backend.inputs`) and hands these very arrays over.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, Protocol, get_args
@@ -25,7 +25,7 @@ from dfd_ros.errors import InputError
 from dfd_ros.inference.export import Program
 
 Array = NDArray[np.float32]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16"]
 Device = Literal["cpu", "cuda"]
 
 
@@ -34,8 +34,8 @@ class BackendOptions:
     """How to run.
 
     Attributes:
-        precision: Of the arithmetic, `fp32` or `bf16`; what goes in and out is float32.
-        device: `cpu` or `cuda`.
+        precision: Of the arithmetic, `fp32`, `fp16` or `bf16`; what goes in and out is float32.
+        device: `cpu` or `cuda`; `tensorrt` runs on the GPU, whatever stands here.
         threads: On the CPU; 0 for as many as the runtime thinks best. Torch's are the process's own and stay as they are.
 
     Raises:
@@ -88,10 +88,20 @@ class Buffers:
         name: Of the back end, for errors.
         program: Whose they are.
         pinned: Whether a GPU shall copy from and to them.
+        allocate: Makes arrays of zeros in memory of another kind.
     """
 
-    def __init__(self, name: str, program: Program, *, pinned: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        program: Program,
+        *,
+        pinned: bool = False,
+        allocate: Callable[[tuple[int, ...]], Array] | None = None,
+    ) -> None:
         def make(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+            if allocate is not None:
+                return {key: torch.from_numpy(allocate(shape)) for key, shape in shapes.items()}
             return {key: torch.zeros(shape, pin_memory=pinned) for key, shape in shapes.items()}
 
         self._name = name

@@ -10,9 +10,15 @@ from dfd_ros.inference.backend import Backend, BackendOptions
 from dfd_ros.inference.onnxruntime_backend import OnnxRuntimeBackend
 from dfd_ros.inference.openvino_backend import OpenVinoBackend
 from dfd_ros.inference.torch_backend import TorchBackend
+from dfd_ros.inference.trt.backend import TensorRtBackend
 
 BACKENDS: Mapping[str, Callable[[BackendOptions], Backend]] = MappingProxyType(
-    {"torch": TorchBackend, "onnxruntime": OnnxRuntimeBackend, "openvino": OpenVinoBackend}
+    {
+        "torch": TorchBackend,
+        "onnxruntime": OnnxRuntimeBackend,
+        "openvino": OpenVinoBackend,
+        "tensorrt": TensorRtBackend,
+    }
 )
 
 

@@ -19,6 +19,7 @@ from dfd_ros.errors import InputError
 from dfd_ros.inference.backend import Array, Backend, BackendOptions
 from dfd_ros.inference.backends import BACKENDS, make_backend
 from dfd_ros.inference.export import Program
+from dfd_ros.inference.trt.backend import why_not
 
 AUTO = "auto"
 TOLERANCE = 0.01
@@ -62,6 +63,8 @@ def candidates(threads: int = 0) -> list[tuple[str, BackendOptions]]:
     tried += [("openvino", BackendOptions(precision, threads=threads)) for precision in ("fp32", "bf16")]
     if torch.cuda.is_available():
         tried += [("torch", BackendOptions(precision, "cuda")) for precision in ("fp32", "bf16")]
+    if why_not() is None:
+        tried += [("tensorrt", BackendOptions(precision, "cuda")) for precision in ("fp32", "fp16", "bf16")]
     return tried
 
 
@@ -105,12 +108,13 @@ def _fastest(
         backend = make_backend(name, options)
         try:
             backend.prepare(program)
+            depths = [backend.infer(pair)["depth"].copy() for pair in pairs]
         except InputError as error:
             measured.append(Measured(backend.name, np.nan, np.nan, str(error)))
+            backend.close()
             continue
-        depths = [backend.infer(pair)["depth"].copy() for pair in pairs]
         reference = reference or depths
-        difference = float(np.mean([_difference(a, b) for a, b in zip(depths, reference, strict=True)]))
+        difference = float(np.mean([mean_difference(a, b) for a, b in zip(depths, reference, strict=True)]))
         row = Measured(backend.name, 1e3 * _median_seconds(backend, pairs), difference)
         measured.append(row)
         loser: Backend | None = backend
@@ -134,7 +138,7 @@ def _median_seconds(backend: Backend, pairs: Sequence[Inputs]) -> float:
     return statistics.median(times)
 
 
-def _difference(depth: Array, reference: Array) -> float:
+def mean_difference(depth: Array, reference: Array) -> float:
     """Mean relative difference; infinite where one is finite and the other is not."""
     if not np.array_equal(np.isfinite(depth), np.isfinite(reference)):
         return np.inf

@@ -25,6 +25,7 @@ from dfd_ros.inference.graph import GraphSettings, lens_inputs
 from dfd_ros.inference.lens_range import figures, outside
 from dfd_ros.inference.metadata import ExportInfo
 from dfd_ros.inference.pictures import Pair, Picture, PictureForm
+from dfd_ros.inference.trt.backend import why_not
 from dfd_ros.inference.weights import load_weights
 from dfd_ros.inference.zoo import find_weights
 from dfd_ros.optics.estimate import DepthEstimate
@@ -200,6 +201,11 @@ class NetworkSource(EstimatorSource):
 
     def _check_it_runs(self) -> None:
         """Raises InputError where the back end asked for, or each of `auto`'s, cannot run."""
+        if self._backend == "tensorrt":  # an engine for a trial alone takes too long
+            reason = why_not()
+            if reason is not None:
+                raise InputError(reason)
+            return
         program = self._file or self._program(_TRIAL_SIZE)
         named = [(self._backend, self._options)]
         reasons = []

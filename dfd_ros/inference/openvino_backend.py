@@ -38,6 +38,8 @@ class OpenVinoBackend:
     def prepare(self, program: Program) -> None:
         if self._options.device != "cpu":
             raise InputError(f"backend openvino: expected device cpu, got {self._options.device}")
+        if self._options.precision == "fp16":
+            raise InputError("backend openvino: expected precision fp32 or bf16, got fp16")
         try:
             import openvino
         except ImportError as error:

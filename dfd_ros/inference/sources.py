@@ -13,8 +13,8 @@ from dfd_ros.inference.files import EXPORT_SUFFIX
 from dfd_ros.inference.zoo import find_weights
 from dfd_ros.optics.estimate import EstimatorSettings
 
-BACKEND_NAMES = ("auto", "torch", "onnxruntime", "openvino", CLASSICAL)
-PRECISIONS = ("fp32", "bf16")
+BACKEND_NAMES = ("auto", "torch", "onnxruntime", "openvino", "tensorrt", CLASSICAL)
+PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 @dataclass(frozen=True)

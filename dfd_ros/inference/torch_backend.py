@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dfd_ros.errors import InputError
+from dfd_ros.errors import GpuMemoryError, InputError
 from dfd_ros.inference.backend import Array, BackendOptions, Buffers, not_prepared
 from dfd_ros.inference.export import Program
 from dfd_ros.inference.graph import DepthGraph
@@ -37,6 +37,8 @@ class TorchBackend:
     def prepare(self, program: Program) -> None:
         if program.graph is None:
             raise InputError(f"backend torch: expected weights, got the exported file of {program.info.name} alone")
+        if self._options.precision == "fp16":
+            raise InputError("backend torch: expected precision fp32 or bf16, got fp16")
         on_gpu = self._options.device == "cuda"
         if on_gpu and not torch.cuda.is_available():
             raise InputError("backend torch: expected a GPU that CUDA sees, got none")
@@ -45,7 +47,9 @@ class TorchBackend:
             try:
                 self._captured = _CapturedGraph(program.graph, buffers, self._options)
             except torch.cuda.OutOfMemoryError as error:
-                raise InputError("backend torch: expected room for the network on the GPU, got too little") from error
+                raise GpuMemoryError(
+                    "backend torch: expected room for the network on the GPU, got too little"
+                ) from error
         self._graph, self._buffers = program.graph.eval(), buffers
 
     @torch.inference_mode()

@@ -24,7 +24,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from dfd_ros.data.image_messages import image_view
 from dfd_ros.data.vehicle_messages import camera_from_info, lens_from_message
-from dfd_ros.errors import InputError
+from dfd_ros.errors import GpuMemoryError, InputError
 from dfd_ros.geometry import Camera
 from dfd_ros.inference.estimators import STAGES, DepthEstimator, EstimatorSource
 from dfd_ros.inference.pictures import Pair, Resizer
@@ -55,7 +55,9 @@ class DepthParameters:
         "says which (without a model: classical); torch uses the GPU where there is one",
         choices=BACKEND_NAMES,
     )
-    precision: str = parameter("fp32", "of the model's arithmetic; auto tries both", choices=PRECISIONS)
+    precision: str = parameter(
+        "fp32", "of the model's arithmetic, fp16 by tensorrt alone; auto tries them all", choices=PRECISIONS
+    )
     threads: int = parameter(
         0, "of the estimator; 0 is as many as the back end thinks best, 1 of the classical", minimum=0, maximum=64
     )
@@ -163,11 +165,11 @@ class DepthNode(DfdNode[DepthParameters]):
                 pair, lens = read_pair(message, self._resizer)
             estimator = self._estimator_for(lens, pair)
             estimate = estimator.estimate(pair)
+        except (GpuMemoryError, RuntimeError, MemoryError) as error:  # of a runtime: out of memory, most likely
+            self.diagnostics.drop("failed", f"{self._source.name}: {error}".splitlines()[0])
+            return
         except InputError as error:
             self.diagnostics.drop("bad_pair", str(error))
-            return
-        except (RuntimeError, MemoryError) as error:  # of a runtime: out of memory, most likely
-            self.diagnostics.drop("failed", f"{self._source.name}: {error}".splitlines()[0])
             return
         self._newest = message
         with adding(times, "finish"):

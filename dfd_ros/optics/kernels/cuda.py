@@ -8,14 +8,14 @@ kernels run on torch's current stream. Inside the capture of a CUDA graph nothin
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -26,12 +26,32 @@ Tensor = torch.Tensor
 
 SOURCE = Path(__file__).with_name("psf.cu")
 
-_ELEMENTS = {torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}  # psf.cu's ELEMENT
+ELEMENTS = {torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
+"""The numbers that `numbers.cuh` gives them."""
+HEADERS = (SOURCE.with_name("numbers.cuh"),)
+"""What the texts include."""
 _TILE_WIDTH = 32  # outputs, and threads of a warp
 _TILE_HEIGHT, _TILE_HEIGHT_WIDE = 32, 16  # outputs; the latter where a window is wider than _WIDE
 _WIDE = 23  # the widest window whose tile of 32 x 32 outputs fits the 48 KiB of shared memory that any block may have
 _ROWS_LENT, _ROWS_OWN = 8, 4  # outputs of a thread where weights are lent, and where they are its own: see psf.cu
 _LARGEST_BATCH = 65535  # blocks of a grid along z
+
+
+class Compilable(Protocol):
+    """A kernel of one of the texts beside this file.
+
+    Attributes:
+        source: The text.
+        name: Of the kernel in the compiled module.
+        defines: What the text asks to be defined.
+    """
+
+    @property
+    def source(self) -> Path: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def defines(self) -> Mapping[str, str]: ...
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,11 @@ class Kernel:
     weight_sum: bool = True
 
     @property
+    def source(self) -> Path:
+        """The text."""
+        return SOURCE
+
+    @property
     def name(self) -> str:
         """Its name in the compiled module."""
         return f"psf_{self.direction}"
@@ -66,7 +91,7 @@ class Kernel:
             "SPREAD": f"{float(self.settings.spread)!r}",
             "DISK": str(int(self.settings.kind == "disk")),
             "DESTINATION": str(int(self.settings.coc_at == "destination")),
-            "ELEMENT": str(_ELEMENTS[self.dtype]),
+            "ELEMENT": str(ELEMENTS[self.dtype]),
             "BACKWARD": str(int(self.direction == "backward")),
             "WEIGHT_SUM": str(int(self.weight_sum)),
             "TILE_WIDTH": str(_TILE_WIDTH),
@@ -127,7 +152,7 @@ def backward(
     return grad_image, grad_coc
 
 
-def ptx(kernel: Kernel, capability: tuple[int, int]) -> bytes:
+def ptx(kernel: Compilable, capability: tuple[int, int]) -> bytes:
     """The kernel as PTX for GPUs of that compute capability, such as (9, 0), or later.
 
     Raises:
@@ -136,7 +161,7 @@ def ptx(kernel: Kernel, capability: tuple[int, int]) -> bytes:
     return _compile(kernel, capability, "compute")
 
 
-def cubin(kernel: Kernel, capability: tuple[int, int]) -> bytes:
+def cubin(kernel: Compilable, capability: tuple[int, int]) -> bytes:
     """The kernel as machine code for GPUs of exactly that compute capability.
 
     Raises:
@@ -145,7 +170,17 @@ def cubin(kernel: Kernel, capability: tuple[int, int]) -> bytes:
     return _compile(kernel, capability, "sm")
 
 
-def _compile(kernel: Kernel, capability: tuple[int, int], target: Literal["compute", "sm"]) -> bytes:
+def compiler_version() -> tuple[int, int]:
+    """Of NVRTC: a GPU's driver must be for that CUDA, or a later one, to take its PTX.
+
+    Raises:
+        RuntimeError: NVRTC is missing.
+    """
+    major, minor = _checked(_bindings("nvrtc").nvrtcVersion())
+    return major, minor
+
+
+def _compile(kernel: Compilable, capability: tuple[int, int], target: Literal["compute", "sm"]) -> bytes:
     nvrtc = _bindings("nvrtc")
     known = _checked(nvrtc.nvrtcGetSupportedArchs())
     number = 10 * capability[0] + capability[1]
@@ -159,12 +194,14 @@ def _compile(kernel: Kernel, capability: tuple[int, int], target: Literal["compu
     # Denormals are 0 and 1/x is off by an ulp: exp2f and division are one instruction each. Square roots are exact.
     options = [f"--gpu-architecture={target}_{number}", "--std=c++17", "--ftz=true", "--prec-div=false"]
     options += [f"--define-macro={name}={value}" for name, value in kernel.defines.items()]
-    program = _checked(nvrtc.nvrtcCreateProgram(SOURCE.read_bytes(), SOURCE.name.encode(), 0, [], []))
+    headers, included = [path.read_bytes() for path in HEADERS], [path.name.encode() for path in HEADERS]
+    text, name = kernel.source.read_bytes(), kernel.source.name
+    program = _checked(nvrtc.nvrtcCreateProgram(text, name.encode(), len(headers), headers, included))
     try:
         (result,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
         if result != nvrtc.nvrtcResult.NVRTC_SUCCESS:
             log = _bytes(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program)
-            raise RuntimeError(f"{SOURCE.name} does not compile:\n{log.decode()}")
+            raise RuntimeError(f"{name} does not compile:\n{log.decode()}")
         if target == "sm":
             return _bytes(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
         return _bytes(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program).rstrip(b"\0")
