@@ -19,6 +19,8 @@ TRAIN = [
 ]
 # What exports networks and runs them.
 INFER = ["torch>=2.5", "onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4", "safetensors>=0.4"]
+# What reads and writes bags and data sets by URL.
+URLS = ["fsspec>=2024.6", "universal-pathlib>=0.3"]
 
 
 def files_below(folder: str) -> list[tuple[str, list[str]]]:
@@ -67,11 +69,11 @@ setup(
         # The PSF layer and what is trained through it.
         "torch": ["torch>=2.5"],
         "cuda": CUDA,
-        # dfd dataset build on a cluster.
-        "fleet": ["distributed>=2024.1"],
+        # dfd dataset build on a cluster, and in object storage; s3fs, gcsfs or adlfs beside it for the storage's kind.
+        "fleet": ["distributed>=2024.1", *URLS],
         "infer": INFER,
         "train": TRAIN,
-        "test": [*TRAIN, *INFER, "hypothesis>=6", "mypy>=1.10", "pytest>=8", "ruff>=0.6", *CUDA],
+        "test": [*TRAIN, *INFER, *URLS, "hypothesis>=6", "mypy>=1.10", "pytest>=8", "ruff>=0.6", *CUDA],
     },
     entry_points={
         "console_scripts": ["dfd = dfd_ros.cli:main"],

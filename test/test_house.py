@@ -18,6 +18,7 @@ FLOORS = {
     "share": 0,
     "signals": 0,
     "stamps": 0,
+    "storage": 0,
     "tone": 0,
     "compat": 1,
     "capture": 1,

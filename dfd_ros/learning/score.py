@@ -19,6 +19,7 @@ from dfd_ros.learning.published import FIGURES, Row, comparison_table, rich_tabl
 from dfd_ros.learning.recipe import DataRecipe
 from dfd_ros.learning.report import print_evaluation, write_report
 from dfd_ros.optics.lens_file import load_lens
+from dfd_ros.storage import open_place
 
 
 @dataclass(frozen=True)
@@ -130,4 +131,4 @@ def _kind(data: str) -> str:
     kind, separator, _ = data.partition(":")
     if separator and kind in KINDS and not Path(data).exists():
         return kind
-    return "synthetic" if data == "synthetic" else detect_kind(Path(data))
+    return "synthetic" if data == "synthetic" else detect_kind(open_place(data))
