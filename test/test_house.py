@@ -34,6 +34,8 @@ FLOORS = {
     "learning": 4,
     "vehicle": 4,
     "drive": 4,
+    "recording": 4,
+    "loop": 4,
     "bringup": 4,
     "cli": 5,
 }

@@ -62,7 +62,9 @@ def open_batches(recipe: Recipe) -> Batches:
     augment = recipe.data.augment
     room = recipe.data.keep * _GIGABYTE / len(recipe.data.train)
     sources = [Source(Kept(open_data(data), room), data.share) for data in recipe.data.train]
-    augmentation = Augmentation(augment.crop, augment.patches, augment.mirror, augment.upend, augment.light, augment.zoom)
+    augmentation = Augmentation(
+        augment.crop, augment.patches, augment.mirror, augment.upend, augment.light, augment.zoom
+    )
     return Batches(sources, recipe.train.batch, augmentation, recipe.train.seed)
 
 
