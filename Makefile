@@ -1,5 +1,6 @@
 # make vehicle   set up and run the simulated vehicle, or SOURCE=<photographs, KITTI frames or a bag>
 # make test      set up and run the tests and the linters
+# make loop      set up for training, then record, build, train, score, export and drive again: from bag to network
 # make bench     set up and run the benchmarks
 
 PYTHON ?= python3
@@ -15,13 +16,17 @@ export LD_LIBRARY_PATH := $(CURDIR)/.venv/lib:$(LD_LIBRARY_PATH)
 export AMENT_PREFIX_PATH := $(CURDIR)/.venv:$(AMENT_PREFIX_PATH)
 endif
 
-.PHONY: vehicle test bench setup clean
+.PHONY: vehicle loop test bench setup clean
 
 setup:
 	@$(PYTHON) tools/bootstrap.py
 
 vehicle: setup
 	@$(VENV)/dfd vehicle --source "$(SOURCE)" $(if $(DURATION),--duration $(DURATION)) $(if $(OUT),--out "$(OUT)") $(ARGS)
+
+loop:
+	@$(PYTHON) tools/bootstrap.py --train
+	@$(VENV)/dfd loop --out "$(or $(OUT),runs/loop)" $(ARGS)
 
 test:
 	@$(PYTHON) tools/bootstrap.py --test

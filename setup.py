@@ -22,6 +22,8 @@ INFER = ["torch>=2.5", "onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4", "s
 # TensorRT's plugin registry and its Python, with which plugins are tested; what builds engines is not on PyPI. 47 MB.
 LEAN = ["tensorrt-cu13-bindings", "tensorrt-lean-cu13-bindings", "tensorrt-lean-cu13-libs"]
 LEAN = [f"{name}>=11.4; platform_machine == 'x86_64'" for name in LEAN]
+# What reads and writes bags and data sets by URL.
+URLS = ["fsspec>=2024.6", "universal-pathlib>=0.3"]
 
 
 def files_below(folder: str) -> list[tuple[str, list[str]]]:
@@ -70,13 +72,13 @@ setup(
         # The PSF layer and what is trained through it.
         "torch": ["torch>=2.5"],
         "cuda": CUDA,
-        # dfd dataset build on a cluster.
-        "fleet": ["distributed>=2024.1"],
+        # dfd dataset build on a cluster, and in object storage; s3fs, gcsfs or adlfs beside it for the storage's kind.
+        "fleet": ["distributed>=2024.1", *URLS],
         "infer": INFER,
         # What the back end tensorrt needs beside TensorRT itself.
         "tensorrt": [*INFER, *CUDA],
         "train": TRAIN,
-        "test": [*TRAIN, *INFER, "hypothesis>=6", "mypy>=1.10", "pytest>=8", "ruff>=0.6", *CUDA, *LEAN],
+        "test": [*TRAIN, *INFER, *URLS, "hypothesis>=6", "mypy>=1.10", "pytest>=8", "ruff>=0.6", *CUDA, *LEAN],
     },
     entry_points={
         "console_scripts": ["dfd = dfd_ros.cli:main"],

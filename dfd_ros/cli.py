@@ -32,6 +32,9 @@ def vehicle(
     moving: Annotated[bool, typer.Option("--moving", help="let the simulated vehicle drive")] = False,
     seed: Annotated[int, typer.Option(help="of the simulated vehicle", min=0)] = 0,
     driver: Annotated[str, typer.Option(help="aperture driver")] = "sim",
+    model: Annotated[
+        str, typer.Option(help="network: a name of the zoo, a weights file or an exported file; default: classical")
+    ] = "",
     namespace: Annotated[str, typer.Option(help="of the camera")] = "camera",
     params_file: Annotated[list[str], typer.Option(help="ROS parameter file, over the package's own")] = [],  # noqa: B006
     log_level: Annotated[str, typer.Option(help="of the nodes: debug, info, warn, error")] = "warn",
@@ -47,11 +50,67 @@ def vehicle(
         moving=moving,
         seed=seed,
         driver=driver,
+        model=model,
         namespace=namespace,
         parameter_files=tuple(params_file),
         log_level=log_level,
     )
     drive(settings, console)
+
+
+@app.command()
+def record(
+    out: Annotated[Path, typer.Option(help="folder of the bags; of the simulation, those that are there whole stay")],
+    source: Annotated[str, typer.Option(help="sim; or camera, for drivers that run elsewhere")] = "sim",
+    duration: Annotated[
+        float, typer.Option(help="seconds from a drive's first pair on; 0: until Ctrl-C", min=0.0)
+    ] = 0.0,
+    drives: Annotated[int, typer.Option(help="of the simulated vehicle, each in a place of its own", min=1)] = 1,
+    seed: Annotated[int, typer.Option(help="of the first of them", min=0)] = 0,
+    moving: Annotated[bool, typer.Option("--moving", help="let the simulated vehicle drive")] = False,
+    lens: Annotated[str, typer.Option(help="lens file for all nodes")] = "",
+    driver: Annotated[str, typer.Option(help="aperture driver")] = "sim",
+    namespace: Annotated[str, typer.Option(help="of the camera")] = "camera",
+    params_file: Annotated[list[str], typer.Option(help="ROS parameter file, over the package's own")] = [],  # noqa: B006
+    log_level: Annotated[str, typer.Option(help="of the nodes: debug, info, warn, error")] = "warn",
+) -> None:
+    """Record what training sets are made of, pairs and LiDAR, and nothing else."""
+    from dfd_ros.recording import RecordSettings, record_drives
+
+    settings = RecordSettings(
+        out=out,
+        source=source,
+        duration=duration or (DEFAULT_DURATION if source == "sim" else 0.0),
+        drives=drives,
+        seed=seed,
+        moving=moving,
+        lens_file=lens,
+        driver=driver,
+        namespace=namespace,
+        parameter_files=tuple(params_file),
+        log_level=log_level,
+    )
+    record_drives(settings, console)
+
+
+@app.command()
+def loop(
+    out: Annotated[Path, typer.Option(help="folder for all of it; one begun with these settings is gone on with")],
+    drives: Annotated[int, typer.Option(help="to train on, each in a place of its own", min=2)] = 24,
+    held_out: Annotated[int, typer.Option(help="to score on", min=1)] = 4,
+    duration: Annotated[float, typer.Option(help="of a drive, seconds", min=0.5)] = 1.0,
+    steps: Annotated[int, typer.Option(help="of training", min=1)] = 500,
+    vehicle_duration: Annotated[float, typer.Option(help="of the vehicle's two runs, seconds", min=1.0)] = 6.0,
+    workers: Annotated[int, typer.Option(help="processes that build the data sets", min=1)] = 2,
+    keep: Annotated[bool, typer.Option("--keep", help="keep the bags when they are made use of")] = False,
+    change: Annotated[list[str], typer.Option("--set", help="key=value, over the recipe's; as often as needed")] = [],  # noqa: B006
+) -> None:
+    """The whole loop: record the simulated vehicle, build a data set, train, score, export, and drive with the result."""
+    from dfd_ros.loop import LoopSettings, run_loop
+
+    run_loop(
+        out, LoopSettings(drives, held_out, duration, steps, vehicle_duration, tuple(change)), workers, keep, console
+    )
 
 
 @app.command()
@@ -297,8 +356,10 @@ app.add_typer(datasets, name="dataset")
 
 @datasets.command("build")
 def dataset_build(
-    bags: Annotated[list[Path], typer.Argument(help="bags: folders, or .mcap or .db3 files")],
-    out: Annotated[Path, typer.Option(help="the data set's folder; one begun with these settings is gone on with")],
+    bags: Annotated[list[str], typer.Argument(help="bags: folders, or .mcap or .db3 files, or URLs of such")],
+    out: Annotated[
+        str, typer.Option(help="the data set's folder, or its URL; one begun with these settings is gone on with")
+    ],
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the samples; default: as recorded")] = "",
     topic: Annotated[list[str], typer.Option(help="NAME=TOPIC where topics have other names (docs/datasets.md)")] = [],  # noqa: B006
     lens: Annotated[str, typer.Option(help="lens file, where no pairs were recorded")] = "",
@@ -319,6 +380,7 @@ def dataset_build(
     from dfd_ros.datasets.build import build
     from dfd_ros.datasets.options import build_settings
     from dfd_ros.drive import progress_bars
+    from dfd_ros.storage import open_place
 
     settings = build_settings(
         size=size,
@@ -333,7 +395,7 @@ def dataset_build(
     with progress_bars(console) as progress:
         bars = {what: progress.add_task(what, total=None) for what in ("scanning", "pairs")}
         report = build(
-            *(bags, out, settings, workers, scheduler),
+            *([open_place(bag) for bag in bags], open_place(out), settings, workers, scheduler),
             lambda what, done, total: progress.update(bars[what], completed=done, total=total),
         )
     for name, notes in sorted(report.notes.items()):
@@ -346,16 +408,18 @@ def dataset_build(
 
 @datasets.command("info")
 def dataset_info(
-    folder: Annotated[Path, typer.Argument(help="a data set that dfd dataset build made")],
+    folder: Annotated[str, typer.Argument(help="a data set that dfd dataset build made, or its URL")],
     sheet: Annotated[str, typer.Option(help="picture of some samples; default: sheet.png in the folder")] = "",
 ) -> None:
     """Print what a data set holds, and draw a sheet of its pictures."""
     from dfd_ros.datasets.info import describe, save_contact_sheet
+    from dfd_ros.storage import open_place
 
-    info = describe(folder)
+    path = open_place(folder)
+    info = describe(path)
     info.print(console)
     if info.samples:
-        picture = Path(sheet) if sheet else folder / "sheet.png"
+        picture = Path(sheet) if sheet else path / "sheet.png"
         save_contact_sheet(info, picture)
         print(f"written: {picture}")
 

@@ -26,7 +26,17 @@ from dfd_ros.optics.lens_file import save_lens
 from dfd_ros.scoring.panel import panel_from_bag
 from dfd_ros.scoring.summary import Summary, print_table, summarise_bag
 from dfd_ros.signals import StopRequest, stop_on_signal
-from dfd_ros.vehicle import DEFAULT_NAMESPACE, DEFAULT_PARAMETERS, RECORD, REPLAY, SIM, Composition, NodeSpec, graph
+from dfd_ros.vehicle import (
+    DEFAULT_NAMESPACE,
+    DEFAULT_PARAMETERS,
+    DEPTH,
+    RECORD,
+    REPLAY,
+    SIM,
+    Composition,
+    NodeSpec,
+    graph,
+)
 
 if TYPE_CHECKING:
     from dfd_ros.nodes.monitor_node import MonitorNode, NodeStatus
@@ -48,6 +58,7 @@ class DriveSettings:
         moving: Let the simulated vehicle drive.
         seed: Of the simulated vehicle.
         driver: Of the aperture.
+        model: What estimates depth: a name of the zoo, weights or an exported file; empty for what the parameters say.
         namespace: Of the camera.
         parameter_files: Over the package's own.
         log_level: Of the nodes.
@@ -60,6 +71,7 @@ class DriveSettings:
     moving: bool = False
     seed: int = 0
     driver: str = "sim"
+    model: str = ""
     namespace: str = DEFAULT_NAMESPACE
     parameter_files: tuple[str, ...] = ()
     log_level: str = "warn"
@@ -74,13 +86,15 @@ def drive(settings: DriveSettings, console: Console) -> Summary:
     """
     start = time.monotonic()
     specs = graph(settings.source, settings.driver, settings.lens_file)
+    if settings.model and not any(spec.name == DEPTH.name for spec in specs):
+        raise InputError(f"model: expected a source of pairs, got {settings.source}, which has none")
     try:
         settings.out.mkdir(parents=True)
     except FileExistsError as error:
         raise InputError(f"out: expected a new folder, got {settings.out}, which exists") from error
     except OSError as error:
         raise InputError(f"out: {settings.out} cannot be made ({error.strerror})") from error
-    specs = _prepare(settings, specs, console)
+    specs = _with_model(_prepare(settings, specs, console), settings.model)
     console.print("starting the nodes; the first run ever compiles their kernels, which takes half a minute")
     bag = settings.out / "bag"
     specs = [RECORD.with_parameters(bag=str(bag)), MONITOR, *specs]
@@ -108,6 +122,11 @@ def _prepare(settings: DriveSettings, specs: list[NodeSpec], console: Console) -
     if settings.source == "camera" or settings.lens_file or detect(Path(settings.source)) != "photographs":
         return specs
     return _calibrate_first_half(settings, console)
+
+
+def _with_model(specs: list[NodeSpec], model: str) -> list[NodeSpec]:
+    """The graph whose depth is estimated by `model`, unless that is empty."""
+    return [spec.with_parameters(model=model) if model and spec.name == DEPTH.name else spec for spec in specs]
 
 
 def _calibrate_first_half(settings: DriveSettings, console: Console) -> list[NodeSpec]:

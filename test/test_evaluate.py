@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from dfd_ros.errors import InputError
 from dfd_ros.inference.confidence import laplacian_confidence
 from dfd_ros.inference.weights import ModelCard
 from dfd_ros.learning import score
+from dfd_ros.learning.batches import whole
 from dfd_ros.learning.evaluate import evaluate
 from dfd_ros.learning.predictors import (
     NetworkPredictor,
@@ -120,6 +122,30 @@ def test_error_against_distance_shows_where_a_method_fails():
     assert found.curve.rel[seen & (middle < 3.8)].max() == 0
     assert found.curve.rel[seen & (middle > 4.2)].min() == pytest.approx(1)
     assert found.curve.count.sum() == found.total.n
+
+
+def test_truth_in_doubt_is_no_measure():
+    """Where the true depth itself is hardly trusted, being wrong costs nothing, in scoring and in validation alike."""
+
+    class Doubtful(Scenes):
+        def read(self, index):
+            sample = super().read(index)
+            trust = np.ones(SHAPE, np.float32)
+            trust[:20] = 0.4
+            return replace(sample, weight=trust)
+
+    def say(sample):
+        wrong = np.nan_to_num(sample.depth, nan=1.0)
+        wrong[:20] *= 3.0
+        return Prediction(wrong)
+
+    found = evaluate(Teller(say), Doubtful(), "scenes")
+    assert found.total.rel == 0.0
+    assert found.total.n == 4 * 20 * SHAPE[1]
+    assert evaluate(Teller(say), Scenes(), "scenes").total.rel > 0.5
+    batch = whole(Doubtful().read(0))
+    assert int(torch.isfinite(batch.truth()).sum()) == 20 * SHAPE[1]
+    assert int(torch.isfinite(batch.depth).sum()) == 37 * SHAPE[1]
 
 
 def test_a_confidence_that_keeps_its_word_has_no_calibration_error():

@@ -18,6 +18,7 @@ FLOORS = {
     "share": 0,
     "signals": 0,
     "stamps": 0,
+    "storage": 0,
     "tone": 0,
     "compat": 1,
     "capture": 1,
@@ -35,6 +36,8 @@ FLOORS = {
     "vehicle": 4,
     "drive": 4,
     "doctor": 4,
+    "recording": 4,
+    "loop": 4,
     "bringup": 4,
     "cli": 5,
 }

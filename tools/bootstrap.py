@@ -1,9 +1,10 @@
 """Sets up everything in .venv: what `make` runs first. Needs only Python itself; does nothing where nothing changed.
 
-    python3 tools/bootstrap.py [--test]
+    python3 tools/bootstrap.py [--train] [--test]
 
 With a ROS 2 distribution sourced, rclpy and the interfaces come from it and the environment builds on the system's
-Python; otherwise they come from PyPI as wheels. `--test` adds what the tests need.
+Python; otherwise they come from PyPI as wheels. `--train` adds what trains, exports and runs networks, `--test` what
+the tests need, which is all of that and more.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +33,8 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--test", action="store_true", help="install what the tests need, too")
-    with_tests = parser.parse_args().test
+    parser.add_argument("--train", action="store_true", help="install what trains, exports and runs networks, too")
+    wanted = parser.parse_args()
     distribution = os.environ.get("ROS_DISTRO", "") if importlib.util.find_spec("rclpy") else ""
     check_system()
     start = time.monotonic()
@@ -48,11 +51,13 @@ def main() -> None:
         package,
         lambda: pip("install", "-e", f".{ros}", pinned=pinned),
     )
-    if with_tests:
-        inputs = [ROOT / "setup.py"]
-        install(
-            "tests", "installing what the tests need", inputs, lambda: pip("install", "-e", ".[test]", pinned=pinned)
-        )
+    for is_wanted, name, what, extras in (
+        (wanted.train, "training", "installing what training needs", "train,infer"),
+        (wanted.test, "tests", "installing what the tests need", "test"),
+    ):
+        if is_wanted:
+            add = partial(pip, "install", "-e", f".[{extras}]", pinned=pinned)
+            install(name, what, [ROOT / "setup.py"], add)
     elapsed = time.monotonic() - start
     if elapsed > 1.0:
         print(f"set up in {elapsed:.0f} s")

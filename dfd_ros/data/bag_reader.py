@@ -21,6 +21,7 @@ from dfd_ros.data.mcap_recovery import MAGIC, RawMessage, scan_messages
 from dfd_ros.data.sqlite_recovery import scan_database
 from dfd_ros.errors import InputError
 from dfd_ros.share import package_share
+from dfd_ros.storage import open_place
 
 if TYPE_CHECKING:
     from mcap.records import Schema
@@ -77,14 +78,15 @@ class BagReader:
         recovered: None where the bag is whole; otherwise it was cut short, and this many messages were found in it.
 
     Args:
-        path: A rosbag2 folder (MCAP or SQLite storage), or a bare .mcap or .db3 file.
+        path: A rosbag2 folder (MCAP or SQLite storage), or a bare .mcap or .db3 file; or a URL of one, of which only
+            the parts are fetched that the index says are needed.
 
     Raises:
         InputError: There is no such path, it is not a bag, it holds no message, or it cannot be read.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = open_place(path)
         files = _storage_files(self.path)
         self._bag = _open_bag(self.path, files)
         count = sum(self._bag.counts.values())
@@ -283,7 +285,7 @@ def _check_mcap(file: Path, path: Path) -> None:
         with file.open("rb") as stream:
             start = stream.read(len(MAGIC))
     except OSError as error:
-        raise InputError(f"bag {path}: {file.name} cannot be read ({error.strerror})") from error
+        raise InputError(f"bag {path}: {file.name} cannot be read ({error.strerror or error})") from error
     if start != MAGIC:
         came = "an empty file" if not start else "another file format"
         raise InputError(f"bag {path}: expected MCAP data in {file.name}, got {came}")

@@ -11,6 +11,7 @@ from dfd_ros.data.image_messages import depth_array, header_stamp, rgb_array
 from dfd_ros.data.samples import Dataset, Sample, as_values, check_depth, check_same_size
 from dfd_ros.data.vehicle_messages import lens_from_message
 from dfd_ros.errors import InputError
+from dfd_ros.storage import open_place
 
 PAIR = "pair"
 DEPTHS = ("ground_truth/depth", "lidar/depth", "lidar/sparse_depth")
@@ -29,7 +30,7 @@ class BagPairs(Dataset):
     """
 
     def __init__(self, path: str | Path, depth: str | None = None) -> None:
-        self.path = Path(path)
+        self.path = open_place(path)
         with BagReader(path) as bag:
             self._pair_topic = _find(bag.topics, (PAIR,), self.path)
             self._depth_topic = _find(bag.topics, DEPTHS if depth is None else (depth,), self.path)

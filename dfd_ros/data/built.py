@@ -10,6 +10,7 @@ samples/BAG/STAMP_…     the pictures, the depth and its confidence
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from dfd_ros.data.pictures import read_depth_mm, read_rgb
 from dfd_ros.data.samples import Dataset, Image, Sample, as_values, check_depth, check_same_size
 from dfd_ros.errors import InputError
 from dfd_ros.optics.lens import Lens
+from dfd_ros.storage import open_place
 
 LAYOUT = "dfd_ros data set"
 VERSION = 1
@@ -36,7 +38,7 @@ class BuiltPairs(Dataset):
     """The samples with depth of a built data set, in its index's order; their weight is the depth's confidence.
 
     Args:
-        path: The folder.
+        path: The folder, or its URL.
         split: `train`, `test` (or `validation`) or `all`, which has those between the two as well.
 
     Raises:
@@ -44,11 +46,12 @@ class BuiltPairs(Dataset):
     """
 
     def __init__(self, path: str | Path, split: str = "all") -> None:
-        self.path = Path(path)
-        read_manifest(self.path)
+        self.path = str(path)  # and no open path of object storage: those do not survive the fork of who loads
+        folder = open_place(self.path)
+        read_manifest(folder)
         if split not in SPLITS:
             raise InputError(f"data set {path}: expected a split of {', '.join(SPLITS)}, got {split!r}")
-        records = [record for record in read_lines(self.path / INDEX) if record["split"] in SPLITS[split]]
+        records = [record for record in read_lines(folder / INDEX) if record["split"] in SPLITS[split]]
         self._records = [record for record in records if record["depth"] is not None]
         if not self._records:
             raise InputError(
@@ -58,15 +61,15 @@ class BuiltPairs(Dataset):
         self._lenses: dict[str, Lens | None] = {}
 
     def read(self, index: int) -> Sample:
-        record = self._records[index]
+        record, folder = self._records[index], open_place(self.path)
         what = f"data set {self.path}, {record['name']}"
-        shallow, deep = (read_rgb(self.path / record[key]) for key in ("shallow", "deep"))
-        depth = read_depth(self.path / record["depth"])
-        confidence = read_confidence(self.path / record["confidence"])
+        shallow, deep = (read_rgb(folder / record[key]) for key in ("shallow", "deep"))
+        depth = read_depth(folder / record["depth"])
+        confidence = read_confidence(folder / record["confidence"])
         for name, picture in (("deep image", deep), ("depth", depth), ("confidence", confidence)):
             check_same_size(f"{what}: {name}", shallow, picture, "the shallow image")
         check_depth(what, depth)
-        lens = self._lens(record["calibration"])
+        lens = self._lens(folder, record["calibration"])
         return Sample(
             record["name"],
             as_values(shallow),
@@ -77,9 +80,9 @@ class BuiltPairs(Dataset):
             gamma=float(record["gamma"]),
         )
 
-    def _lens(self, name: str) -> Lens | None:
+    def _lens(self, folder: Path, name: str) -> Lens | None:
         if name not in self._lenses:
-            content = read_calibration(self.path / name)["lens"]
+            content = read_calibration(folder / name)["lens"]
             self._lenses[name] = None if content is None else Lens(**content)
         return self._lenses[name]
 
@@ -147,7 +150,7 @@ def read_depth(path: Path) -> Image:
     if path.suffix != ".npy":
         return read_depth_mm(path)
     try:
-        depth = np.load(path)
+        depth = np.load(io.BytesIO(path.read_bytes()))
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"depth {path}: cannot be read ({error})") from error
     if depth.dtype != np.float16 or depth.ndim != 2:
@@ -160,7 +163,7 @@ def read_confidence(path: Path) -> Image:
     try:
         content: NDArray[np.uint8] = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
-        raise InputError(f"confidence {path}: cannot be read ({error.strerror})") from error
+        raise InputError(f"confidence {path}: cannot be read ({error.strerror or error})") from error
     picture = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if len(content) else None
     if picture is None or picture.dtype != np.uint8 or picture.ndim != 2:
         raise InputError(f"confidence {path}: expected an 8-bit grey PNG, got another file")

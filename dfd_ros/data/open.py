@@ -1,5 +1,7 @@
 """Any data set by one line, `KIND:PATH`, or by its path alone where its files tell the kind.
 
+Bags and built sets may lie in object storage: `built:s3://bucket/set`.
+
 synthetic:COUNT     made-up scenes, so many of them (default 100)
 dslr:FOLDER         dual-aperture photographs
 bag:PATH            recorded pairs
@@ -29,6 +31,7 @@ from dfd_ros.data.samples import Dataset, RgbdFrames, Window
 from dfd_ros.data.synthetic import SyntheticScenes, SyntheticSettings
 from dfd_ros.errors import InputError
 from dfd_ros.optics.lens import Lens
+from dfd_ros.storage import URL, open_place
 
 SYNTHETIC_COUNT = 100
 STREET_RANGE = 80.0
@@ -67,8 +70,8 @@ def open_dataset(spec: str | Path, options: OpenOptions = OpenOptions()) -> Data
         InputError: The kind is unknown, the path is missing or not of that kind, or its kind cannot be told.
     """
     kind, separator, place = str(spec).partition(":")
-    if not separator or (kind not in KINDS and Path(spec).exists()):
-        kind, place = ("synthetic", "") if str(spec) == "synthetic" else (detect_kind(Path(spec)), str(spec))
+    if not separator or (kind not in KINDS and (URL in str(spec) or Path(spec).exists())):
+        kind, place = ("synthetic", "") if str(spec) == "synthetic" else (detect_kind(open_place(spec)), str(spec))
     if kind not in KINDS:
         raise InputError(f"data {str(spec)!r}: expected KIND:PATH with KIND one of {', '.join(KINDS)}, got {kind!r}")
     return KINDS[kind](place, options)

@@ -41,7 +41,7 @@ def _decode(path: Path, flags: int) -> NDArray[np.generic]:
     try:
         content = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
-        raise InputError(f"picture {path}: cannot be read ({error.strerror})") from error
+        raise InputError(f"picture {path}: cannot be read ({error.strerror or error})") from error
     picture = cv2.imdecode(content, flags) if len(content) else None
     if picture is None:
         raise InputError(f"picture {path}: expected a JPEG or PNG picture, got {len(content)} bytes that are neither")

@@ -24,6 +24,8 @@ MEDIAN_DEPTH = (0.1, 200.0)
 """What the median depth of a scene may be, metres: beyond, the unit is another."""
 
 Image = NDArray[np.float32]
+LEAST_TRUST = 0.5
+"""Weight from which depth counts as truth."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,16 @@ class Sample:
     all_in_focus: Image | None = None
     weight: Image | None = None
     gamma: float = GAMMA
+
+    def truth(self) -> Image:
+        """Depth that estimates are held against, (H, W): NaN where it is to be trusted less than `LEAST_TRUST`.
+
+        A LiDAR's dense depth goes on above its field of view, with next to no confidence: fit to learn on at so low a
+        weight, but no measure of an error.
+        """
+        if self.weight is None:
+            return self.depth
+        return np.where(self.weight >= LEAST_TRUST, self.depth, np.float32(np.nan))
 
 
 @dataclass(frozen=True)

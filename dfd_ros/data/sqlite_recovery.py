@@ -14,6 +14,7 @@ from pathlib import Path
 from mcap.records import Channel, Schema
 
 from dfd_ros.data.mcap_recovery import RawMessage
+from dfd_ros.storage import is_remote
 
 
 def scan_database(path: Path) -> Iterator[RawMessage]:
@@ -22,6 +23,8 @@ def scan_database(path: Path) -> Iterator[RawMessage]:
     Raises:
         OSError: The file cannot be opened.
     """
+    if is_remote(path):
+        raise OSError("it is cut short: to recover what is in it, it has to lie on this machine")
     try:
         database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
     except sqlite3.Error as error:

@@ -59,8 +59,8 @@ def build(
     """Make a data set of bags, or go on with it, or add bags to it.
 
     Args:
-        bags: Folders or files.
-        out: The data set's folder.
+        bags: Folders or files, on this machine or in object storage (`storage.open_place`).
+        out: The data set's folder, likewise.
         settings: How; those that it was begun with.
         workers: Processes.
         scheduler: Address of a Dask scheduler, to be used in their place.

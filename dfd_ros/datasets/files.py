@@ -1,4 +1,7 @@
-"""Files that are there whole or not at all, and what pictures, depth and confidence look like in them."""
+"""Files that are there whole or not at all, and what pictures, depth and confidence look like in them.
+
+On this machine they are written beside their place and renamed, in object storage put in one go (`storage`).
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from numpy.typing import NDArray
 
 from dfd_ros.datasets.settings import BuildSettings
 from dfd_ros.errors import InputError
+from dfd_ros.storage import is_remote, put, put_whole
 
 UNFINISHED = ".unfinished"
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
@@ -47,6 +51,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
     The unfinished file's name is always the same, so that one left by a kill is overwritten and not kept.
     """
+    if is_remote(path):
+        with storing(path):
+            put(path, content)
+        return
     with whole_file(path) as file:
         file.write(content)
 
@@ -54,6 +62,10 @@ def write_whole(path: Path, content: bytes) -> None:
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """As `write_whole`, for content that comes bit by bit."""
+    if is_remote(path):
+        with storing(path), put_whole(path) as file:
+            yield file
+        return
     unfinished = path.with_name(path.name + UNFINISHED)
     with storing(path):
         try:
@@ -67,9 +79,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents; raises StorageError."""
-    with storing(path):
-        path.mkdir(parents=True, exist_ok=True)
+    """Make a folder and its parents, which object storage needs none of; raises StorageError."""
+    if not is_remote(path):
+        with storing(path):
+            path.mkdir(parents=True, exist_ok=True)
 
 
 def json_line(record: dict[str, Any]) -> bytes:
@@ -122,6 +135,39 @@ def parsed_lines(content: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
 
 
+class ObjectLedger:
+    """A `Ledger` in object storage, which cannot append: put anew with each record, so that it is always whole.
+
+    There are no locks: who has two processes work on one task has its work done twice, to the same bytes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._content = b""
+        with storing(path), suppress(FileNotFoundError):
+            self._content = path.read_bytes()
+        self.records = parsed_lines(self._content)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Append a record; raises StorageError."""
+        content = self._content + json_line(record)
+        write_whole(self._path, content)
+        self._content = content
+
+
+def open_ledger(path: Path) -> Ledger | ObjectLedger:
+    """A task's ledger, begun or gone on with; raises StorageError."""
+    return ObjectLedger(path) if is_remote(path) else Ledger(path)
+
+
 class Ledger:
     """What one task has made so far: JSON lines, of which a kill leaves all but the last whole. A context manager.
 
@@ -160,7 +206,13 @@ class Ledger:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file; raises InputError where another process does, StorageError where it cannot be made."""
+    """Hold a lock file; raises InputError where another process does, StorageError where it cannot be made.
+
+    Object storage has none: there nothing is held.
+    """
+    if is_remote(path):
+        yield
+        return
     with storing(path):
         file = path.open("ab")
     with file:

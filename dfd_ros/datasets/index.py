@@ -16,6 +16,7 @@ from dfd_ros.datasets.plan import Plan, plan_from_json
 from dfd_ros.datasets.settings import BuildSettings
 from dfd_ros.datasets.split import split_bags
 from dfd_ros.datasets.task import rejection
+from dfd_ros.storage import look_again
 
 CALIBRATION = "calibration"
 CALIBRATION_DIGITS = 12
@@ -27,6 +28,7 @@ def write_index(out: Path, settings: BuildSettings, failed: Mapping[str, str]) -
     Raises:
         StorageError: The disk is full or broken.
     """
+    look_again(out)
     folders = sorted(path.parent for path in (out / "work").glob("*/plan.json"))
     stamps = {folder.name: [line["stamp"] for line in _noted(folder) if "rejected" not in line] for folder in folders}
     places = split_bags(stamps, settings.split)

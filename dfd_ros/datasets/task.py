@@ -22,7 +22,14 @@ from dfd_ros.data.cloud_messages import sweep_from_message
 from dfd_ros.data.image_messages import header_stamp
 from dfd_ros.datasets import topics as names
 from dfd_ros.datasets.dense import SweepDensifier
-from dfd_ros.datasets.files import SUFFIXES, Ledger, encoded_confidence, encoded_depth, encoded_picture, write_whole
+from dfd_ros.datasets.files import (
+    SUFFIXES,
+    encoded_confidence,
+    encoded_depth,
+    encoded_picture,
+    open_ledger,
+    write_whole,
+)
 from dfd_ros.datasets.pairs import MadePair, RejectedError, paired, recorded_pair
 from dfd_ros.datasets.plan import NO_LIDAR, Job
 from dfd_ros.datasets.scan import Reference
@@ -71,7 +78,7 @@ def run_task(task: Task) -> int:
     """
     # What products come to in the last bit depends on the number of threads, and so would the bytes written.
     keep_blas_to_one_thread()
-    with Ledger(task.ledger) as ledger:
+    with open_ledger(task.ledger) as ledger:
         made = {record["stamp"] for record in ledger.records}
         jobs = [job for job in task.jobs if job.stamp not in made]
         if jobs:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dfd_ros.data.samples import Dataset, Sample, resized
+from dfd_ros.data.samples import LEAST_TRUST, Dataset, Sample, resized
 from dfd_ros.errors import InputError
 from dfd_ros.optics.lens import Lens, field_radius
 
@@ -48,6 +48,10 @@ class Batch:
     lenses: tuple[Lens | None, ...]
     all_in_focus: Tensor | None = None
     weight: Tensor | None = None
+
+    def truth(self) -> Tensor:
+        """As `Sample.truth`, (N, 1, H, W)."""
+        return self.depth if self.weight is None else torch.where(self.weight >= LEAST_TRUST, self.depth, math.nan)
 
     def images(self, names: Sequence[str]) -> Tensor:
         """The pictures a model takes, (N, 3 k, H, W).

@@ -1,6 +1,7 @@
 """`dfd eval`: how right a method is on data, in the field's metrics, and how well it knows.
 
-Beyond the metrics of `dfd_ros.metrics`, pooled over all pixels:
+Pixels whose true depth is itself in doubt, as a LiDAR's dense depth tells, are left out (`Sample.truth`). Beyond the metrics
+of `dfd_ros.metrics`, pooled over all pixels:
 
     rms log      sqrt(mean (ln d − ln d*)²)    (Eigen, Puhrsch & Fergus, NIPS 2014)
     pearson      mean over the pictures of the correlation of d and d*: for data of another scale
@@ -174,7 +175,7 @@ class _Sums:
 
     def add(self, sample: Sample, prediction: Prediction, milliseconds: float) -> None:
         self._times.append(milliseconds)
-        estimate, truth = prediction.depth, sample.depth
+        estimate, truth = prediction.depth, sample.truth()
         known = is_known(estimate) & is_known(truth)
         self._scores.add(estimate, truth, prediction.confidence)
         if prediction.confidence is not None:

@@ -87,13 +87,14 @@ def write_report(evaluations: Sequence[Evaluation], title: str, rows: Sequence[R
 def example_figure(example: Example) -> Figure:
     """Pictures, truth, prediction, error and uncertainty of a sample, side by side."""
     sample, prediction = example.sample, example.prediction
-    error = np.abs(prediction.depth - sample.depth) / sample.depth
-    near, far = np.nanpercentile(sample.depth, (1.0, 99.0))
+    truth = sample.truth()
+    error = np.abs(prediction.depth - truth) / truth
+    near, far = np.nanpercentile(truth, (1.0, 99.0))
     norm = LogNorm(max(float(near), 1e-2), max(float(far), 1.01 * float(near)))
     tiles: list[tuple[str, Image, dict[str, Any]]] = [
         ("shallow", sample.shallow, {}),
         ("deep", sample.deep, {}),
-        ("truth, m", sample.depth, {"cmap": DEPTH_COLOURS, "norm": norm}),
+        ("truth, m", truth, {"cmap": DEPTH_COLOURS, "norm": norm}),
         ("prediction, m", prediction.depth, {"cmap": DEPTH_COLOURS, "norm": norm}),
         ("relative error", error, {"cmap": ERROR_COLOURS, "vmin": 0.0, "vmax": LARGEST_ERROR}),
     ]

@@ -20,6 +20,7 @@ from dfd_ros.learning.recipe import DataRecipe
 from dfd_ros.learning.report import print_evaluation, write_report
 from dfd_ros.optics.lens_file import load_lens
 from dfd_ros.scoring.regions import Boxes, load_boxes
+from dfd_ros.storage import open_place
 
 
 @dataclass(frozen=True)
@@ -131,4 +132,4 @@ def _kind(data: str) -> str:
     kind, separator, _ = data.partition(":")
     if separator and kind in KINDS and not Path(data).exists():
         return kind
-    return "synthetic" if data == "synthetic" else detect_kind(Path(data))
+    return "synthetic" if data == "synthetic" else detect_kind(open_place(data))

@@ -116,7 +116,7 @@ class System(pl.LightningModule):
         loss = math.nan
         if self.recipe.train.monitor == LOSS:
             loss = float(objective(self.recipe.loss, outputs, batch)[0])
-        self._sums += torch.cat([error_sums(outputs["depth"], batch.depth), torch.tensor([loss, 1.0]).double()])
+        self._sums += torch.cat([error_sums(outputs["depth"], batch.truth()), torch.tensor([loss, 1.0]).double()])
 
     def on_validation_epoch_end(self) -> None:
         sums = self._sums

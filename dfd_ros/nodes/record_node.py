@@ -65,6 +65,11 @@ class RecordNode(DfdNode[RecordParameters]):
         if self._path.exists():
             raise InputError(f"parameter bag: expected the name of a new folder, got {self._path}, which exists")
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Messages in the bag so far, by topic."""
+        return self._writer.counts
+
     def activate(self) -> None:
         self._writer = BagWriter(self._path, [package_share("dfd_msgs") / "msg"])
         self._topics_seen: set[str] = set()
