@@ -228,6 +228,13 @@ def test_auto_passes_over_one_that_has_no_room(fakes, program, pair):
     assert Fake.closed == ["full"]
 
 
+def test_auto_leaves_out_what_ran_out_of_memory_before(fakes, program, pair):
+    fakes(("exact", 90.0, 0.0), ("fast", 1.0, 0.0))
+    choice = choose("auto", program, [pair], ONE_THREAD, full={"fast"})
+    assert choice.backend.name == "exact"
+    assert choice.sentence.endswith("could not run: fast: ran out of memory")
+
+
 def test_auto_without_any_gives_all_reasons(fakes, program, pair):
     fakes(("one", None, 0.0), ("two", None, 0.0))
     with pytest.raises(InputError, match=r"backend one: expected a driver, got none; backend two: expected a driver"):

@@ -194,6 +194,23 @@ def test_auto_measures_on_the_pair(weights):
     source.close()
 
 
+def test_a_back_end_that_runs_out_of_memory_is_left_out_by_auto_only(weights):
+    source = open_source(EstimatorOptions(str(weights), "auto", threads=1))
+    assert not source.give_up_backend(), "none is chosen yet"
+    first = source.estimator(LENS, pair())
+    assert source.give_up_backend()
+    second = source.estimator(LENS, pair())
+    name = first.description.split("back end ")[1].split(",")[0]
+    assert f"back end {name}," not in second.description
+    assert f"could not run: {name}: ran out of memory" in second.description
+    assert np.isfinite(second.estimate(pair()).depth).any()
+    source.close()
+    named = open_source(EstimatorOptions(str(weights), "onnxruntime", threads=1))
+    named.estimator(LENS, pair())
+    assert not named.give_up_backend()
+    named.close()
+
+
 # Lenses.
 
 

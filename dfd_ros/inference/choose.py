@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +74,7 @@ def choose(
     pairs: Sequence[Inputs],
     options: BackendOptions,
     tolerance: float = TOLERANCE,
+    full: Collection[str] = (),
 ) -> Choice:
     """A prepared back end.
 
@@ -83,6 +84,7 @@ def choose(
         pairs: The inputs of the first pairs, one at least for `auto`.
         options: For a back end asked for by name; `auto` heeds only the threads.
         tolerance: Mean relative difference of depth that `auto` allows.
+        full: Names of back ends that `auto` leaves out: they ran out of memory before.
 
     Raises:
         InputError: The one asked for cannot run, or none can, with the reasons.
@@ -95,17 +97,24 @@ def choose(
         return Choice(backend, f"back end {backend.name}, as asked for")
     if not pairs:
         raise InputError("backend auto: expected a pair at least to measure on, got none")
-    return _fastest(candidates(options.threads), program, pairs, tolerance)
+    return _fastest(candidates(options.threads), program, pairs, tolerance, full)
 
 
 def _fastest(
-    tried: Iterable[tuple[str, BackendOptions]], program: Program, pairs: Sequence[Inputs], tolerance: float
+    tried: Iterable[tuple[str, BackendOptions]],
+    program: Program,
+    pairs: Sequence[Inputs],
+    tolerance: float,
+    full: Collection[str],
 ) -> Choice:
     measured: list[Measured] = []
     reference: list[Array] | None = None
     best: tuple[Measured, Backend] | None = None
     for name, options in tried:
         backend = make_backend(name, options)
+        if backend.name in full:
+            measured.append(Measured(backend.name, np.nan, np.nan, f"backend {backend.name}: ran out of memory"))
+            continue
         try:
             backend.prepare(program)
             depths = [backend.infer(pair)["depth"].copy() for pair in pairs]

@@ -78,6 +78,10 @@ class EstimatorSource(ABC):
         """Give back what is held."""
         self._made = None
 
+    def give_up_backend(self) -> bool:
+        """After a GpuMemoryError: leave its back end out from the next pair on; False where there is no choice."""
+        return False
+
     @abstractmethod
     def _make(self, lens: Lens, pair: Pair) -> DepthEstimator: ...
 

@@ -156,6 +156,7 @@ class NetworkSource(EstimatorSource):
         super().__init__(name)
         self._ranges = ranges
         self._chosen: tuple[Program, Choice] | None = None
+        self._full: set[str] = set()
         self._check_it_runs()
 
     def close(self) -> None:
@@ -163,6 +164,13 @@ class NetworkSource(EstimatorSource):
         if self._chosen is not None:
             self._chosen[1].backend.close()
         self._chosen = None
+
+    def give_up_backend(self) -> bool:
+        if self._backend != AUTO or self._chosen is None:
+            return False
+        self._full.add(self._chosen[1].backend.name)
+        self.close()
+        return True
 
     def _make(self, lens: Lens, pair: Pair) -> DepthEstimator:
         if self._chosen is None or self._chosen[0].info.size != pair.form.shape:
@@ -183,7 +191,7 @@ class NetworkSource(EstimatorSource):
         PictureWriter(pair.form, program.info, inputs["images"]).write(pair)
         for name, value in lens_inputs(lens, program.info.inputs).items():
             inputs[name][...] = value.numpy()
-        return choose(AUTO, program, [inputs], self._options)
+        return choose(AUTO, program, [inputs], self._options, full=self._full)
 
     def _program(self, shape: tuple[int, int]) -> Program:
         if self._file is None:

@@ -165,7 +165,12 @@ class DepthNode(DfdNode[DepthParameters]):
                 pair, lens = read_pair(message, self._resizer)
             estimator = self._estimator_for(lens, pair)
             estimate = estimator.estimate(pair)
-        except (GpuMemoryError, RuntimeError, MemoryError) as error:  # of a runtime: out of memory, most likely
+        except GpuMemoryError as error:
+            self.diagnostics.drop("failed", f"{self._source.name}: {error}")
+            if self._source.give_up_backend():
+                self.get_logger().warning(f"model {self._source.name}: its back end is left out from now on")
+            return
+        except (RuntimeError, MemoryError) as error:  # of a runtime: out of memory, most likely
             self.diagnostics.drop("failed", f"{self._source.name}: {error}".splitlines()[0])
             return
         except InputError as error:
