@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 MONITOR = NodeSpec("monitor", "", "dfd_ros.nodes.monitor_node:MonitorNode", lifecycle=False)
 REFRESH = 1.0  # seconds between two states of the display
+PATIENCE = 40.0
+"""Seconds in which the first answer must come, however short the run: back ends are measured before it."""
 LEVELS = {0: "green", 1: "yellow", 2: "red"}
 
 
@@ -52,7 +54,7 @@ class DriveSettings:
     Attributes:
         source: `sim`, `camera`, or the path of photographs, KITTI frames or a bag.
         out: The folder to write into; it is made.
-        duration: Seconds to run; a replay ends when all is replayed.
+        duration: Seconds to run from the first answer on; a replay ends when all is replayed.
         lens_file: In place of the parameter file's; photographs without one are calibrated on their first half and
             run on the other.
         moving: Let the simulated vehicle drive.
@@ -154,20 +156,19 @@ def _watch(
     monitor: MonitorNode = composition.nodes[MONITOR.name]
     replay = composition.nodes.get(REPLAY.name)
     running_since = time.monotonic()
-    first_answer: float | None = None
+    end = running_since + max(settings.duration, PATIENCE)
+    answered = False
     with Live(console=console, refresh_per_second=4, transient=not console.is_terminal) as live:
         while not stop.made:
             now = time.monotonic()
-            if first_answer is None and (what := first_answer_of(monitor.statuses, composition.nodes)):
-                first_answer = now
+            if not answered and (what := first_answer_of(monitor.statuses, composition.nodes)):
+                answered, end = True, now + settings.duration
                 live.console.print(f"first {what} {now - start:.1f} s after the start")
-            if getattr(replay, "finished", False) or (
-                settings.duration and now - (first_answer or running_since) >= settings.duration
-            ):
+            if getattr(replay, "finished", False) or (settings.duration and now >= end):
                 return
             if console.is_terminal:
                 live.update(status_display(monitor.statuses, now - running_since))
-            stop.wait(REFRESH if console.is_terminal and first_answer else 0.2)
+            stop.wait(REFRESH if console.is_terminal and answered else 0.2)
 
 
 def first_answer_of(statuses: Mapping[str, NodeStatus], nodes: Collection[str]) -> str:

@@ -166,6 +166,12 @@ def test_the_first_answer_is_depth_from_blur_where_a_node_makes_it():
     assert not first_answer_of({}, ["lidar_depth"])
 
 
+def test_a_network_is_waited_for_however_short_the_run(tmp_path):
+    """Back ends are measured before the first answer, which takes longer than this run."""
+    summary = run_vehicle(tmp_path / "run", "--duration", 1, "--model", "ours")
+    assert summary["pairs"]["answered"] > 1
+
+
 def test_ctrl_c_ends_it_with_everything_written(tmp_path):
     out = tmp_path / "run"
     process = subprocess.Popen(
