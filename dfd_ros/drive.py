@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 MONITOR = NodeSpec("monitor", "", "dfd_ros.nodes.monitor_node:MonitorNode", lifecycle=False)
 REFRESH = 1.0  # seconds between two states of the display
-PATIENCE = 40.0
+PATIENCE = 60.0
 """Seconds in which the first answer must come, however short the run: back ends are measured before it."""
 LEVELS = {0: "green", 1: "yellow", 2: "red"}
 
