@@ -181,23 +181,16 @@ def measure() -> list[Row]:
                 share >= LEAST_ANSWERED or not promised,
             ),
             Row(f"{name}: latency, median", float(np.median(run.latency)), "ms"),
-            Row(
-                f"{name}: latency, 95 %",
-                late,
-                "ms",
-                limit=f"{MOST_LATE:g} or less" if promised else "",
-                met=late <= MOST_LATE or not promised,
-            ),
+            _milliseconds(f"{name}: latency, 95 %", late, MOST_LATE if promised else None),
             Row(f"{name}: its back end", run.stages["infer"], "ms"),
-            Row(
-                f"{name}: the node's own",
-                own,
-                "ms",
-                limit=f"{MOST_OWN:g} or less" if promised else "",
-                met=own <= MOST_OWN or not promised,
-            ),
+            _milliseconds(f"{name}: the node's own", own, MOST_OWN if promised else None),
         ]
     return rows
+
+
+def _milliseconds(name: str, value: float, most: float | None) -> Row:
+    """A row with the promise, where there is one."""
+    return Row(name, value, "ms", limit="" if most is None else f"{most:g} or less", met=most is None or value <= most)
 
 
 def soak() -> list[Row]:

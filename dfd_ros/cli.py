@@ -23,21 +23,29 @@ LENS_TABLE_ROWS = 12
 console = Console() if sys.stdout.isatty() else Console(width=120)
 
 
+Lens = Annotated[str, typer.Option(help="lens file for all nodes")]
+Moving = Annotated[bool, typer.Option("--moving", help="let the simulated vehicle drive")]
+Driver = Annotated[str, typer.Option(help="aperture driver")]
+Namespace = Annotated[str, typer.Option(help="of the camera")]
+ParameterFiles = Annotated[list[str], typer.Option(help="ROS parameter file, over the package's own")]
+LogLevel = Annotated[str, typer.Option(help="of the nodes: debug, info, warn, error")]
+
+
 @app.command()
 def vehicle(
     source: Annotated[str, typer.Option(help="sim, camera, or a path: photographs, KITTI frames or a bag")] = "sim",
     duration: Annotated[float, typer.Option(help="seconds to run; 0: 20, a replay to its end", min=0.0)] = 0.0,
     out: Annotated[str, typer.Option(help="folder to write into; default: runs/<date and time>")] = "",
-    lens: Annotated[str, typer.Option(help="lens file for all nodes")] = "",
-    moving: Annotated[bool, typer.Option("--moving", help="let the simulated vehicle drive")] = False,
+    lens: Lens = "",
+    moving: Moving = False,
     seed: Annotated[int, typer.Option(help="of the simulated vehicle", min=0)] = 0,
-    driver: Annotated[str, typer.Option(help="aperture driver")] = "sim",
+    driver: Driver = "sim",
     model: Annotated[
         str, typer.Option(help="network: a name of the zoo, a weights file or an exported file; default: classical")
     ] = "",
-    namespace: Annotated[str, typer.Option(help="of the camera")] = "camera",
-    params_file: Annotated[list[str], typer.Option(help="ROS parameter file, over the package's own")] = [],  # noqa: B006
-    log_level: Annotated[str, typer.Option(help="of the nodes: debug, info, warn, error")] = "warn",
+    namespace: Namespace = "camera",
+    params_file: ParameterFiles = [],  # noqa: B006
+    log_level: LogLevel = "warn",
 ) -> None:
     """Run the whole vehicle in one process: from pictures to metric depth, recorded and scored."""
     from dfd_ros.drive import DriveSettings, drive
@@ -67,12 +75,12 @@ def record(
     ] = 0.0,
     drives: Annotated[int, typer.Option(help="of the simulated vehicle, each in a place of its own", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="of the first of them", min=0)] = 0,
-    moving: Annotated[bool, typer.Option("--moving", help="let the simulated vehicle drive")] = False,
-    lens: Annotated[str, typer.Option(help="lens file for all nodes")] = "",
-    driver: Annotated[str, typer.Option(help="aperture driver")] = "sim",
-    namespace: Annotated[str, typer.Option(help="of the camera")] = "camera",
-    params_file: Annotated[list[str], typer.Option(help="ROS parameter file, over the package's own")] = [],  # noqa: B006
-    log_level: Annotated[str, typer.Option(help="of the nodes: debug, info, warn, error")] = "warn",
+    moving: Moving = False,
+    lens: Lens = "",
+    driver: Driver = "sim",
+    namespace: Namespace = "camera",
+    params_file: ParameterFiles = [],  # noqa: B006
+    log_level: LogLevel = "warn",
 ) -> None:
     """Record what training sets are made of, pairs and LiDAR, and nothing else."""
     from dfd_ros.recording import RecordSettings, record_drives

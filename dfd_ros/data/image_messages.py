@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dfd_ros.compat.images import CvBridge, CvBridgeError
+from dfd_ros.compat.images import CvBridge
 from dfd_ros.errors import InputError
 from dfd_ros.stamps import NANOSECONDS
 
@@ -127,12 +127,26 @@ def picture_array(message: Any, what: str) -> NDArray[np.uint8]:
     if message.encoding in PLAIN_ENCODINGS:
         image = image_view(message, what)
         return np.ascontiguousarray(image[..., ::-1] if message.encoding == "bgr8" else image)
+    return converted(message, what, CvBridge())[0]
+
+
+def converted(message: Any, what: str, bridge: Any) -> tuple[NDArray[np.uint8], str]:
+    """An image of `CONVERTED_ENCODINGS` as rgb8, or mono16 as mono8, and which of the two.
+
+    Args:
+        message: The image.
+        what: Its name, for messages.
+        bridge: A cv_bridge, which converts it.
+
+    Raises:
+        InputError: An encoding that no camera sends, or as `check_layout`.
+    """
     if message.encoding not in CONVERTED_ENCODINGS:
         known = ", ".join([*PLAIN_ENCODINGS, *CONVERTED_ENCODINGS])
         raise InputError(f"{what}: expected encoding {known}, got {message.encoding!r}")
     check_layout(message, what, message.width)
     target = "mono8" if message.encoding == "mono16" else "rgb8"
     try:
-        return CvBridge().imgmsg_to_cv2(message, target)
-    except CvBridgeError as error:
+        return bridge.imgmsg_to_cv2(message, target), target
+    except (TypeError, ValueError) as error:  # CvBridgeError is a TypeError
         raise InputError(f"{what}: {message.encoding} cannot be converted to {target}: {error}") from error

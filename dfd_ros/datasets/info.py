@@ -76,8 +76,8 @@ class DatasetInfo:
             console.print(table)
         if self.histogram.any():
             table = Table()
-            for column, justify in (("depth, m", "right"), ("pixels, %", "right"), ("", "left")):
-                table.add_column(column, justify=justify)  # type: ignore[arg-type]
+            for column in ("depth, m", "pixels, %", ""):
+                table.add_column(column, justify="right" if column else "left")
             share = self.histogram / self.histogram.sum()
             seen = np.flatnonzero(self.histogram)
             for i in range(seen[0], seen[-1] + 1):

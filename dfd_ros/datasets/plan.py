@@ -57,9 +57,9 @@ class Job:
     @property
     def messages(self) -> tuple[tuple[str, Reference], ...]:
         """The messages it needs, by their names in the vehicle, camera_info aside."""
-        pictures = ((names.PAIR, self.deep),)
+        pictures: tuple[tuple[str, Reference], ...] = ((names.PAIR, self.deep),)
         if self.shallow is not None:
-            pictures = ((names.IMAGE, self.shallow), (names.IMAGE, self.deep))  # type: ignore[assignment]
+            pictures = ((names.IMAGE, self.shallow), (names.IMAGE, self.deep))
         return pictures if self.sweep is None else (*pictures, (names.POINTS, self.sweep))
 
 

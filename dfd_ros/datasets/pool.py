@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import islice
 from multiprocessing.process import BaseProcess as ParentProcess
 from typing import TypeVar
@@ -46,7 +47,7 @@ def run_tasks(
         return
     if workers <= 1:
         for task in tasks:
-            yield task, _outcome(lambda task=task: function(task))  # type: ignore[misc]
+            yield task, _outcome(partial(function, task))
         return
     remaining = iter(tasks)
     context = multiprocessing.get_context("spawn")

@@ -7,10 +7,8 @@ The file holds one graph of fixed shapes (`graph`), `dfd::BoundaryCue` and `dfd:
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import onnx
 import torch
 
 from dfd_ros.errors import InputError
-from dfd_ros.inference.files import EXPORT_SUFFIX
+from dfd_ros.inference.files import EXPORT_SUFFIX, write_whole
 from dfd_ros.inference.fold import fold_constants
 from dfd_ros.inference.functions import add_functions
 from dfd_ros.inference.graph import DepthGraph, GraphSettings
@@ -99,16 +97,10 @@ def save_program(program: Program, path: Path) -> None:
     """
     if path.suffix != SUFFIX:
         raise InputError(f"model {path}: expected a name that ends in {SUFFIX}")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(program.onnx)
-        temporary.replace(path)
+        write_whole(path, program.onnx)
     except OSError as error:
         raise InputError(f"model {path}: cannot be written ({error.strerror})") from error
-    finally:
-        with suppress(OSError):  # gone, as it should be, or nowhere to be
-            temporary.unlink(missing_ok=True)
 
 
 def load_program(path: Path, model: str = "") -> Program:

@@ -1,14 +1,8 @@
-"""Files of tensors: safetensors (https://github.com/huggingface/safetensors), in which nothing can run.
-
-A file is written under another name, brought to the disk, and only then given its own: whoever reads finds the old one
-or the new one, whole.
-"""
+"""Files of tensors: safetensors (https://github.com/huggingface/safetensors), in which nothing can run."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -16,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dfd_ros.errors import InputError
-from dfd_ros.inference.files import WEIGHTS_SUFFIX
+from dfd_ros.inference.files import WEIGHTS_SUFFIX, write_whole
 
 SUFFIX = WEIGHTS_SUFFIX
 
@@ -27,21 +21,12 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, header: dict[str, s
     Raises:
         InputError: It cannot be written (disk full, no such folder); what stood there before is whole.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, header)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_whole(path, content)
     except OSError as error:
         before = "; the previous one is whole" if path.exists() else ""
         raise InputError(f"checkpoint {path}: cannot be written ({error.strerror}){before}") from error
-    finally:
-        with suppress(OSError):  # gone, as it should be, or nowhere to be
-            temporary.unlink(missing_ok=True)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

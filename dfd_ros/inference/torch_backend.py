@@ -76,6 +76,7 @@ class _CapturedGraph:
     @torch.inference_mode()
     def __init__(self, graph: DepthGraph, buffers: Buffers, options: BackendOptions) -> None:
         self._host = buffers
+        # torch's stubs do not know memory_format.
         self._module = copy.deepcopy(graph).eval().to("cuda", memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._bf16 = options.precision == "bf16"
         self._inputs = {key: tensor.to("cuda") for key, tensor in buffers.input_tensors.items()}

@@ -169,7 +169,8 @@ class PhysicsNet(DepthModel):
         x = self.from_pictures(pictures) + self.from_bands(features) + self.from_position[0](position)
         fine = self.inward[0](F.relu(x))
         x = self.down[0](fine) + self.from_costs(costs.flatten(1, 2)) + self.from_side(side)
-        x = x + self.from_position[1](F.avg_pool2d(position, 2))
+        position = F.avg_pool2d(position, 2)
+        x = x + self.from_position[1](position)
         middle = self.inward[1](F.relu(x))
         coarse = self.inward[2](F.relu(self.down[1](middle)))
         x = self.inward[3](F.relu(self.down[2](coarse)))
@@ -177,7 +178,7 @@ class PhysicsNet(DepthModel):
         x = self.outward[2](F.relu(coarse + _enlarge(self.up[2](x), 2)))
         x = self.outward[1](F.relu(middle + _enlarge(self.up[1](x), 2)))
         depths, sides, _, prior, tilt = (column[:, :, None, None] for column in labels.float().unbind(dim=2))
-        height = F.avg_pool2d(position[:, :1].float(), 2)  # -1 in the top row, 1 in the bottom one
+        height = position[:, :1].float()  # -1 in the top row, 1 in the bottom one
         # Labels even in 1/z count by z, so that before anything is known ln z is even, or as the prior has it.
         belief = self.logits(x).float() + depths + prior + tilt * height
         trust, trust_in_side = F.softplus(self.trust(x).float()).split([LEVELS, len(WINDOWS)], dim=1)

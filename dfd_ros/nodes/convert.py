@@ -13,10 +13,9 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from dfd_ros.capture.aperture import ApertureReport, Mode
-from dfd_ros.compat.cv_bridge import CvBridge, CvBridgeError
-from dfd_ros.data.image_messages import CONVERTED_ENCODINGS, ENCODINGS, PLAIN_ENCODINGS, check_layout, image_view
+from dfd_ros.compat.cv_bridge import CvBridge
+from dfd_ros.data.image_messages import ENCODINGS, PLAIN_ENCODINGS, converted, image_view
 from dfd_ros.data.vehicle_messages import camera_from_info
-from dfd_ros.errors import InputError
 from dfd_ros.geometry import Camera
 from dfd_ros.optics.lens import Lens
 from dfd_ros.stamps import NANOSECONDS
@@ -39,16 +38,8 @@ def colour_or_grey(message: Image, what: str) -> Image:
     if message.encoding in PLAIN_ENCODINGS:
         image_view(message, what)
         return message
-    if message.encoding not in CONVERTED_ENCODINGS:
-        known = ", ".join([*PLAIN_ENCODINGS, *CONVERTED_ENCODINGS])
-        raise InputError(f"{what}: expected encoding {known}, got {message.encoding!r}")
-    check_layout(message, what, message.width)
-    target = "mono8" if message.encoding == "mono16" else "rgb8"
-    try:
-        array = _BRIDGE.imgmsg_to_cv2(message, target)
-    except (CvBridgeError, ValueError, TypeError) as error:
-        raise InputError(f"{what}: {message.encoding} cannot be converted to {target}: {error}") from error
-    return image_message(array, target, message.header)
+    array, encoding = converted(message, what, _BRIDGE)
+    return image_message(array, encoding, message.header)
 
 
 def grey_array(message: Image) -> NDArray[np.float32]:

@@ -17,7 +17,14 @@ from torch import Tensor
 from dfd_ros.errors import InputError
 from dfd_ros.inference.backend import Array, BackendOptions, Buffers, not_prepared
 from dfd_ros.inference.export import Program
-from dfd_ros.inference.trt.cache import DamagedEngineError, EngineCache, EngineKey, default_folder, digest, write_whole
+from dfd_ros.inference.trt.cache import (
+    DamagedEngineError,
+    EngineCache,
+    EngineKey,
+    default_folder,
+    digest,
+    write_private,
+)
 from dfd_ros.inference.trt.device import Device, Gpu, driver_is_there, find_gpu
 from dfd_ros.inference.trt.engine import EngineOptions, build_engine
 from dfd_ros.inference.trt.features import Features, import_tensorrt, look
@@ -166,7 +173,7 @@ class TensorRtBackend:
         self.built = True
         try:
             self._cache.store(path, key, built.engine)
-            write_whole(timing, built.timing)
+            write_private(timing, built.timing)
         except InputError as error:
             LOG.warning("%s; it is built again the next time", error)
         return EngineRunner(machine.trt, built.engine, buffers, device)

@@ -11,11 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dfd_ros.errors import InputError
+from dfd_ros.inference.files import write_whole
 
 _STAMP = 16  # letters of a hash that are enough to tell engines apart
 SUFFIX = ".engine"
@@ -115,25 +115,17 @@ class EngineCache:
     def store(self, path: Path, key: EngineKey, engine: bytes) -> None:
         """Write an engine, all or nothing; raises InputError where it cannot be written."""
         record = {"engine": asdict(key), "bytes": len(engine), "sha256": digest(engine)}
-        write_whole(path, json.dumps(record).encode() + b"\n" + engine)
+        write_private(path, json.dumps(record).encode() + b"\n" + engine)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, all or nothing, into a folder that is made where there is none.
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file, all or nothing, into a folder that is its owner's alone if it is made: engines hold code.
 
     Raises:
         InputError: It cannot be written; what stood there before is whole.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_whole(path, content)
     except OSError as error:
         raise InputError(f"engine {path}: cannot be written ({error.strerror})") from error
-    finally:
-        with suppress(OSError):  # gone, as it should be, or nowhere to be
-            temporary.unlink(missing_ok=True)

@@ -56,6 +56,7 @@ OPERATORS: Mapping[str, Operator] = {
 def psf_kernel(attributes: Mapping[str, Any], channels: int, element: str) -> Kernel:
     """The kernel of a PsfConv node for images of so many channels; raises InputError where there can be none."""
     values = {name: read_attribute(attributes[name], kind) for name, kind in OPERATORS[PSF_CONV].attributes.items()}
+    # Of the kinds that the operator's attributes name; PsfSettings checks their values.
     settings = PsfSettings(**values)  # type: ignore[arg-type]
     return Kernel("forward", settings, channels, _dtype(PSF_CONV, element), weight_sum=False)
 
