@@ -22,6 +22,7 @@ from dfd_ros.inference.fold import fold_constants
 from dfd_ros.inference.functions import add_functions
 from dfd_ros.inference.graph import DepthGraph, GraphSettings
 from dfd_ros.inference.metadata import ExportInfo, read_model, weights_stamp, write_info
+from dfd_ros.inference.powers import spell_out_powers
 from dfd_ros.inference.segments import mark_parts
 from dfd_ros.inference.weights import ModelCard
 from dfd_ros.models.base import DepthModel
@@ -65,6 +66,7 @@ def export_model(model: DepthModel, card: ModelCard, settings: GraphSettings, op
         raise InputError(f"opset: expected one from {OPSETS[0]} to {OPSETS[-1]}, got {opset}")
     graph = DepthGraph(model, settings)
     proto = fold_constants(_trace(graph, opset))
+    spell_out_powers(proto)
     mark_parts(proto, _learned(proto, graph))
     add_functions(proto)
     lens = settings.lens

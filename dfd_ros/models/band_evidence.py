@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from dfd_ros.errors import InputError
 from dfd_ros.models.displacement import LEVELS as SHIFT_LEVELS
 from dfd_ros.models.displacement import Displacement
+from dfd_ros.models.filters import block_kernels, filter_each, filter_picture, with_margin
 
 CELL = 4
 """Side of a cell, pixels."""
@@ -63,6 +64,7 @@ _SIDE_COC = 2.0  # pixels, from where on it is clear on which side of the focus 
 _LEAST_MISFIT = 4e-5  # E of a flat wall's noise
 _BAND_SIGMA = 0.3  # octaves, of the log-Gabor ring (Field, JOSA A 4(12), 1987)
 _TAPS = 9
+_BLOCKS = ((2, 2), (1, 2), (1, 1), (1, 1))  # of each level: pixels between two answers, and answers a side of a cell
 _MEAN_CELL = 16  # pixels: local brightness is made even over such cells, blurred
 _SHADOW = 0.01  # linear light, where read noise takes over from photon noise
 _BINOMIAL = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16.0  # low pass of the pyramid (Burt & Adelson, 1983)
@@ -192,7 +194,6 @@ class BandStatistics(nn.Module):
     neither exposure nor vignetting counts.
     """
 
-    kernels: Tensor
     low_pass: Tensor
     triangle: Tensor
     luma: Tensor
@@ -204,8 +205,9 @@ class BandStatistics(nn.Module):
         def constant(name: str, value: Array) -> None:
             self.register_buffer(name, torch.from_numpy(value.astype(np.float32)), persistent=False)
 
-        self.displacement = Displacement(band_kernels())
-        constant("kernels", band_kernels()[:, None])
+        self.displacement = Displacement(band_kernels(), _BLOCKS[:SHIFT_LEVELS])
+        for level, block in enumerate(_BLOCKS):
+            constant(f"kernels_{level}", block_kernels(band_kernels(), *block))
         constant("low_pass", np.outer(_BINOMIAL, _BINOMIAL)[None, None])
         constant("triangle", np.outer(_TRIANGLE, _TRIANGLE)[None, None])
         constant("luma", np.array([0.2126, 0.7152, 0.0722])[None, :, None, None])  # Rec. 709
@@ -224,17 +226,14 @@ class BandStatistics(nn.Module):
         to_shallow, to_cross, to_deep = self._evenness(picture)
         statistics, shifts = [], []
         for level in range(LEVELS):
-            step = 2 if level == 0 else 1  # energy needs no more samples than that
-            answers = F.conv2d(_margin(picture, _TAPS // 2), self.kernels, stride=step)
-            shallow, deep = answers.reshape(count, 2, 2, *answers.shape[-2:]).unbind(dim=1)
-            products = torch.cat([shallow * shallow, shallow * deep, deep * deep], dim=1)
+            step, side = _BLOCKS[level]
+            answers = filter_picture(picture, getattr(self, f"kernels_{level}"), _TAPS // 2, step * side)
+            shallow, deep = answers.unflatten(0, (count, 2)).unbind(dim=1)
+            found = [shallow * shallow, shallow * deep, deep * deep]
             if level < SHIFT_LEVELS:
-                lower = picture.reshape(count, 2, *picture.shape[-2:])[:, 1:]
-                slopes = self.displacement.products(lower, shallow, step, step * 2**level, size)
-                products = torch.cat([products, slopes], dim=1)
-            if level <= 1:
-                products = F.avg_pool2d(products, 2)
-            products = _filter_each(products, self.triangle)
+                lower = picture.unflatten(0, (count, 2))[:, 1]
+                found += self.displacement.products(lower, shallow, level, size)
+            products = filter_each(torch.cat(found, dim=1).mean(dim=2), self.triangle)
             if level == LEVELS - 1:
                 products = F.interpolate(products, scale_factor=2.0, mode="bilinear", align_corners=False)
             s, x, d, *slopes = products.split(len(CENTRES), dim=1)
@@ -242,12 +241,12 @@ class BandStatistics(nn.Module):
                 shifts.append(self.displacement.evidence(torch.cat(slopes, dim=1), (s, x, d), 0.5**level, CELL, size))
             statistics.append(torch.stack([s * to_shallow, x * to_cross, d * to_deep], dim=2))
             if level < LEVELS - 1:
-                picture = F.conv2d(_margin(picture, 2), self.low_pass, stride=2)
+                picture = F.conv2d(with_margin(picture, 2), self.low_pass, stride=2)
         return torch.cat(statistics, dim=1), torch.stack(shifts).sum(dim=0)
 
     def _evenness(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Factors of S, X and D that make the pictures even, each (N, 1, H/4, W/4)."""
-        mean = F.conv2d(_margin(F.avg_pool2d(picture, _MEAN_CELL), 2), self.low_pass)
+        mean = F.conv2d(with_margin(F.avg_pool2d(picture, _MEAN_CELL), 2), self.low_pass)
         mean = F.interpolate(mean, scale_factor=_MEAN_CELL / CELL, mode="bilinear", align_corners=False) + _SHADOW
         shallow, deep = mean.reshape(-1, 2, *mean.shape[-2:]).chunk(2, dim=1)
         gain = deep / shallow
@@ -277,19 +276,10 @@ def cost_volume(statistics: Tensor, table: Tensor) -> Tensor:
     labels = table.shape[1]
     pooled = F.avg_pool2d(statistics.flatten(1, 2), 2).reshape(count, bands, STATISTICS, -1)
     factors = table[..., -STATISTICS * bands :].reshape(-1, labels, bands, STATISTICS).transpose(1, 2)  # (N, B, K, 3)
-    misfit = (factors @ pooled).clamp_min(0.0) + _LEAST_MISFIT
-    costs = torch.log(misfit).reshape(count, LEVELS, bands // LEVELS, labels, -1).mean(dim=2)
-    costs = costs - costs.mean(dim=2, keepdim=True)
+    product = torch.ones(())
+    each = bands // LEVELS
+    for band in range(each):  # of all levels at once; one logarithm for the product
+        product = product * ((factors[:, band::each] @ pooled[:, band::each]).clamp_min(0.0) + _LEAST_MISFIT)
+    costs = torch.log(product) / each
+    costs = costs - costs.mean(dim=2, keepdim=True)  # (N, LEVELS, K, cells)
     return costs.reshape(count, LEVELS, labels, height // 2, width // 2)
-
-
-def _margin(picture: Tensor, width: int) -> Tensor:
-    """Repeat the border, which any size of picture allows."""
-    return F.pad(picture, (width, width, width, width), mode="replicate")
-
-
-def _filter_each(channels: Tensor, kernel: Tensor) -> Tensor:
-    """Every channel filtered by one 3 x 3 kernel."""
-    count, number, height, width = channels.shape
-    single = channels.reshape(count * number, 1, height, width)
-    return F.conv2d(_margin(single, 1), kernel).reshape(count, number, height, width)

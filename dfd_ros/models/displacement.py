@@ -12,11 +12,15 @@ summed over bands. It is faint, tenths of a pixel in the corners, and counts whe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from dfd_ros.models.filters import block_kernels, filter_picture, mean_over_window
 
 LEVELS = 3
 """Of the pyramid: a tenth of a pixel is nothing to coarser ones."""
@@ -34,41 +38,44 @@ Array = NDArray[np.float64]
 
 
 class Displacement(nn.Module):
-    """A and B of a level of the pyramid.
+    """A and B of the levels of a pyramid.
 
     Args:
-        kernels: The level's band filters, (bands, taps, taps).
+        kernels: The levels' band filters, (bands, taps, taps).
+        blocks: Of each level, pixels between two answers and answers a side of a cell.
     """
 
-    slopes: Tensor
-
-    def __init__(self, kernels: Array) -> None:
+    def __init__(self, kernels: Array, blocks: Sequence[tuple[int, int]]) -> None:
         super().__init__()
-        slopes = slope_kernels(kernels).reshape(-1, 1, kernels.shape[1] + 2, kernels.shape[2] + 2)
-        self.register_buffer("slopes", torch.from_numpy(slopes.astype(np.float32)), persistent=False)
+        slopes = slope_kernels(kernels).reshape(-1, kernels.shape[1] + 2, kernels.shape[2] + 2)
+        for level, block in enumerate(blocks):
+            in_blocks = torch.from_numpy(block_kernels(slopes, *block).astype(np.float32))
+            self.register_buffer(f"slopes_{level}", in_blocks, persistent=False)
+        self._blocks = tuple(blocks)
         self._bands = len(kernels)
+        self._reach = slopes.shape[-1] // 2
 
     def products(
         self,
-        deep: Tensor,  # (N, 1, h, w), the level's picture
-        shallow_bands: Tensor,  # (N, bands, h/step, w/step)
-        step: int,
-        pitch: int,
+        deep: Tensor,  # (N, 1, H, W), the level's picture
+        shallow_bands: Tensor,  # (N, bands, b, h, w), b answers a cell
+        level: int,
         size: tuple[int, int],
-    ) -> Tensor:
-        """s ∂d and (∂d)², (N, 2 bands, h/step, w/step).
+    ) -> list[Tensor]:
+        """s ∂d and (∂d)², each (N, bands, b, h, w).
 
         Args:
-            step: Pixels of the level between two answers.
-            pitch: Pixels of the picture between two answers.
+            level: Of the pyramid.
             size: Height and width of the picture, which may have been grown to the right and at the bottom since.
         """
-        margin = self.slopes.shape[-1] // 2
-        answers = F.conv2d(F.pad(deep, (margin,) * 4, mode="replicate"), self.slopes, stride=step)
+        step, side = self._blocks[level]
+        answers = filter_picture(deep, getattr(self, f"slopes_{level}"), self._reach, step * side)
         down, right = answers.split(self._bands, dim=1)
-        y, x, radius = outwards(answers, pitch, size)
-        slope = (down * y + right * x) / radius.clamp_min(1e-3)
-        return torch.cat([shallow_bands * slope, slope * slope], dim=1)
+        grid = deep[..., ::step, ::step]  # where the answers are
+        y, x, radius = outwards(grid, step * 2**level, size)
+        y, x = (F.pixel_unshuffle(along / radius.clamp_min(1e-3), side)[:, None] for along in (y, x))
+        slope = down * y + right * x
+        return [shallow_bands * slope, slope * slope]
 
     def evidence(
         self,
@@ -105,10 +112,7 @@ def side_evidence(displacement: Tensor, parallax: Tensor) -> Tensor:
     v = parallax[:, None, None, None]
     found = []
     for side, gain in zip(WINDOWS, _GAINS, strict=True):
-        if side:
-            mean = F.avg_pool2d(cells, side, 1, side // 2, count_include_pad=False)
-        else:
-            mean = cells.mean(dim=(2, 3), keepdim=True).expand_as(cells)
+        mean = mean_over_window(cells, side) if side else cells.mean(dim=(2, 3), keepdim=True).expand_as(cells)
         a, b = mean.split(1, dim=1)
         found.append((gain * a * v / torch.sqrt(b * v * v + _LEAST_INFORMATION)).clamp(-_LARGEST, _LARGEST))
     return torch.cat(found, dim=1)

@@ -44,6 +44,7 @@ from dfd_ros.models.band_evidence import (
 )
 from dfd_ros.models.base import DepthModel, Signature
 from dfd_ros.models.displacement import WINDOWS, side_evidence
+from dfd_ros.models.filters import enlarge_map
 
 POSITIONS = 4
 """Channels that say where a cell is: y, x, distance from the centre squared, y squared."""
@@ -146,10 +147,8 @@ class PhysicsNet(DepthModel):
             side = side_evidence(displacement, table[:, 0, PARALLAX])
         position = positions(features, (height / CELL, width / CELL))
         log_depth, log_variance = self.body(pair, features, costs, side, table[..., : PRIOR_TILT + 1], position)
-        return {
-            "depth": torch.exp(_enlarge(log_depth, CELL))[..., :height, :width],
-            "log_variance": _enlarge(log_variance, CELL)[..., :height, :width],
-        }
+        depth, log_variance = (enlarge_map(found, CELL)[..., :height, :width] for found in (log_depth, log_variance))
+        return {"depth": torch.exp(depth), "log_variance": log_variance}
 
     def body(
         self,
