@@ -22,6 +22,8 @@ from dfd_ros.inference.lens_range import figures
 from dfd_ros.nodes.clouds import points_array
 from dfd_ros.nodes.convert import image_message, info_from_camera, lens_message, resized_info, time_message
 from dfd_ros.nodes.depth_node import DepthNode
+from dfd_ros.nodes.depth_outputs import COLOURS, DepthLimits, DepthOutputs
+from dfd_ros.optics.estimate import DepthEstimate
 from dfd_ros.stamps import nanoseconds
 
 DEPTH = 5.0
@@ -291,6 +293,60 @@ def test_millimetres_and_limits_that_change_live(bench, pictures):
         assert wait_until(lambda sequence=sequence: len(bench.depths) == sequence + 1)
         assert image_view(bench.depths[sequence], "depth").max() <= (3000 if sequence == 1 else 0)
         assert np.median(image_view(bench.depths[sequence], "depth")[INSIDE]) == 0
+
+
+def test_the_preview_is_red_where_near_and_black_where_unknown():
+    outputs = DepthOutputs((1, 4), "32FC1")
+    depth = np.array([[2.0, 4.0, 100.0, np.nan]], np.float32)
+    outputs.take(DepthEstimate(depth, np.ones_like(depth)), DepthLimits(1000.0, 0.0))
+    header = Header(stamp=time_message(7), frame_id="camera")
+    message = outputs.preview(2.0, 100.0, "turbo", header)
+    assert (message.header, message.encoding) == (header, "rgb8")
+    near, middle, far, unknown = image_view(message, "preview")[0].astype(int)
+    assert near[0] > 2 * near[2]
+    assert middle[1] > middle[0] > middle[2], "green: a third of the way in inverse depth"
+    assert far[2] > far[1]
+    assert not unknown.any()
+    assert len({outputs.preview(2.0, 100.0, name, header).data.tobytes() for name in COLOURS}) == len(COLOURS)
+    assert image_view(outputs.preview(50.0, 20.0, "turbo", header), "preview").any(), "an empty range is none"
+
+
+def test_preview_colours_and_range_change_live(bench, pictures):
+    start(bench)
+    previews = bench.listen(Image, "depth/preview")
+    assert wait_until(lambda: bench.node._preview.get_subscription_count() == 1)
+    changes = [("preview_colours", "viridis"), ("preview_range", [4.9, 5.1])]
+    for sequence in range(3):
+        bench.pairs.publish(make_pair(pictures, sequence))
+        assert wait_until(lambda sequence=sequence: len(previews) == sequence + 1)
+        if sequence < len(changes):
+            name, value = changes[sequence]
+            assert all(r.successful for r in bench.node.set_parameters([Parameter(name, value=value)]))
+    first, other, narrow = (image_view(message, "preview").astype(int) for message in previews)
+    assert np.abs(other - first).mean() > 20
+    assert narrow.std() > other.std(), "a plane told apart to millimetres"
+    for value in ([5.0, 3.0], [1.0]):
+        (result,) = bench.node.set_parameters([Parameter("preview_range", value=value)])
+        assert not result.successful
+        assert "parameter preview_range: expected a near and a far depth" in result.reason
+
+
+def test_a_network_that_restores_the_picture_publishes_it(bench, pictures, tmp_path):
+    start(bench, model=str(weights_file(tmp_path, "focus_defocus")), backend="onnxruntime")
+    sharp = bench.listen(Image, "all_in_focus")
+    assert wait_until(lambda: bench.node._all_in_focus.get_subscription_count() == 1)
+    pair = make_pair(pictures)
+    bench.pairs.publish(pair)
+    assert wait_until(lambda: bench.depths and sharp)
+    assert (sharp[0].header, sharp[0].encoding) == (pair.header, "rgb8")
+    assert image_view(sharp[0], "all_in_focus").shape == (*SHAPE, 3)
+
+
+def test_the_picture_all_in_focus_is_rounded_not_wrapped():
+    outputs = DepthOutputs((1, 3), "32FC1")
+    planes = np.array([[[-0.2, 0.5, 1.3]], [[0.0, 1.0, 0.25]], [[1.0, 0.0, 0.0]]], np.float32)
+    found = image_view(outputs.all_in_focus(planes, Header()), "all_in_focus")
+    assert found[0].tolist() == [[0, 0, 255], [128, 255, 0], [255, 64, 0]]
 
 
 def test_another_size_comes_with_its_own_camera(bench, pictures):

@@ -34,6 +34,7 @@ BACKENDS = ("torch", "onnxruntime", "openvino")
 OPTIONS = {
     "physics_net": {"features": (8, 8, 8, 8), "labels": 8},
     "dual_aperture": {"inputs": ("shallow", "deep"), "features": 4},
+    "focus_defocus": {"features": 4},
 }
 
 

@@ -120,7 +120,8 @@ class NetworkEstimator:
             if self.warning:
                 confidence *= OUTSIDE
             self._blank(depth, confidence, shown=shown)
-        return DepthEstimate(depth, confidence)
+            all_in_focus = outputs["all_in_focus"][0] if "all_in_focus" in outputs else None
+        return DepthEstimate(depth, confidence, all_in_focus)
 
 
 class NetworkSource(EstimatorSource):

@@ -1,8 +1,9 @@
 """The depth node: metric depth of each pair, with its confidence.
 
 Takes `pair`; publishes `depth/image_rect` (32FC1 metres or 16UC1 millimetres), `depth/confidence` (32FC1 in [0, 1]),
-`depth/camera_info`, `depth/points` (organised xyzrgb) and `depth/preview` (rgb8), each with the pair's stamp and only
-where someone listens. The newest pair wins: one that waits when a newer one comes is dropped as superseded.
+`depth/camera_info`, `depth/points` (organised xyzrgb), `depth/preview` (rgb8) and, of models that give it, `all_in_focus`
+(rgb8), each with the pair's stamp and only where someone listens. The newest pair wins: one that waits when a newer one
+comes is dropped as superseded.
 
 What answers is a model on a back end, or the classical estimator (`inference.sources`). Another `model` set while the
 node runs is made ready aside, while the old one answers on, and takes over between two pairs; one that cannot be made
@@ -31,8 +32,8 @@ from dfd_ros.inference.pictures import Pair, Resizer
 from dfd_ros.inference.sources import BACKEND_NAMES, PRECISIONS, EstimatorOptions, open_source
 from dfd_ros.nodes.base import DfdNode, run, subscriber_qos
 from dfd_ros.nodes.clouds import coloured_cloud
-from dfd_ros.nodes.convert import image_message, resized_info
-from dfd_ros.nodes.depth_outputs import METRES, MILLIMETRES, DepthLimits, DepthOutputs, colour_depth
+from dfd_ros.nodes.convert import resized_info
+from dfd_ros.nodes.depth_outputs import COLOURS, METRES, MILLIMETRES, DepthLimits, DepthOutputs
 from dfd_ros.nodes.parameters import parameter
 from dfd_ros.nodes.worker import LatestWorker
 from dfd_ros.optics.estimate import EstimatorSettings
@@ -78,6 +79,17 @@ class DepthParameters:
     min_confidence: float = parameter(
         0.0, "depth below it is published as unknown", minimum=0.0, maximum=1.0, live=True
     )
+    preview_colours: str = parameter(
+        next(iter(COLOURS)), "of the preview, from far to near; unknown is black", choices=tuple(COLOURS), live=True
+    )
+    preview_range: tuple[float, ...] = parameter(
+        (0.0, 0.0),
+        "nearest and farthest depth that the preview's colours tell apart; 0 is the lens's",
+        unit="m",
+        minimum=0.0,
+        maximum=10000.0,
+        live=True,
+    )
     hypotheses: int = parameter(
         EstimatorSettings.hypotheses, "blur hypotheses of the classical estimator", minimum=4, maximum=128
     )
@@ -104,6 +116,7 @@ class DepthNode(DfdNode[DepthParameters]):
 
     def configure(self) -> None:
         p = self.parameters
+        check_parameters(p)
         self._size = picture_size(p.size)
         self._source = open_source(estimator_options(p))
         self._asked = p.model
@@ -117,7 +130,7 @@ class DepthNode(DfdNode[DepthParameters]):
         self._next_sequence: int | None = None
         self._resizer = Resizer(self._size)
         self._models: LatestWorker[DepthParameters] = LatestWorker(self._make_ready, lambda p: None, "depth_model")
-        self.parameter_set.on_check = estimator_options
+        self.parameter_set.on_check = check_parameters
         self.parameter_set.on_change = self._on_parameters
         self._tell_model(self._source.name)
 
@@ -135,6 +148,7 @@ class DepthNode(DfdNode[DepthParameters]):
         self._camera_info = self.advertise(CameraInfo, "depth/camera_info")
         self._points = self.advertise(PointCloud2, "depth/points")
         self._preview = self.advertise(Image, "depth/preview")
+        self._all_in_focus = self.advertise(Image, "all_in_focus")
         self._worker: LatestWorker[ImagePair] = LatestWorker(
             self._answer, lambda pair: self.diagnostics.drop("superseded"), "depth"
         )
@@ -183,6 +197,8 @@ class DepthNode(DfdNode[DepthParameters]):
                 outputs = self._outputs = DepthOutputs(pair.form.shape, self.parameters.encoding)
             outputs.take(estimate, DepthLimits(self.parameters.max_range, self.parameters.min_confidence))
             self._publish(message, pair, lens, outputs)
+            if estimate.all_in_focus is not None and self._all_in_focus.get_subscription_count():
+                self._all_in_focus.publish(outputs.all_in_focus(estimate.all_in_focus, message.header))
         for stage in STAGES:
             self.diagnostics.timing(stage, times[stage] + estimator.seconds[stage])
         self.diagnostics.count("answered")
@@ -240,9 +256,9 @@ class DepthNode(DfdNode[DepthParameters]):
         if self._confidence.get_subscription_count():
             self._confidence.publish(outputs.confidence(header))
         if self._preview.get_subscription_count():
-            self._preview.publish(
-                image_message(colour_depth(outputs.metres, lens.min_depth, lens.max_depth), "rgb8", header)
-            )
+            near, far = self.parameters.preview_range
+            ends = near or lens.min_depth, far or lens.max_depth
+            self._preview.publish(outputs.preview(*ends, self.parameters.preview_colours, header))
         wants_info, wants_points = (p.get_subscription_count() > 0 for p in (self._camera_info, self._points))
         if wants_info or wants_points:
             self._publish_calibrated(message, pair, outputs, wants_info=wants_info, wants_points=wants_points)
@@ -294,6 +310,14 @@ def picture_size(size: tuple[int, ...]) -> tuple[int, int]:
     if len(size) != 2 or (0 in size) != (size == (0, 0)):
         raise InputError(f"parameter size: expected width and height, or [0, 0], got {list(size)}")
     return size[1], size[0]
+
+
+def check_parameters(p: DepthParameters) -> None:
+    """Raises InputError where the parameters ask together for what there is not."""
+    picture_size(p.size)
+    estimator_options(p)
+    if len(p.preview_range) != 2 or (0.0 < p.preview_range[1] <= p.preview_range[0]):
+        raise InputError(f"parameter preview_range: expected a near and a far depth, got {list(p.preview_range)}")
 
 
 def estimator_options(p: DepthParameters) -> EstimatorOptions:

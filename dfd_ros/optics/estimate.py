@@ -91,10 +91,12 @@ class EstimatorSettings:
 @dataclass(frozen=True)
 class DepthEstimate:
     """Depth (H, W) float32 metres, and confidence (H, W) float32 in [0, 1]: the probability that depth is right to
-    within the settings' tolerance (10 %). Pixels above 0.5 are the ones to use."""
+    within the settings' tolerance (10 %). Pixels above 0.5 are the ones to use. Some networks give the picture all in
+    focus, too: (3, H, W) float32, RGB about [0, 1], encoded as the network has it."""
 
     depth: Image
     confidence: Image
+    all_in_focus: Image | None = None
 
 
 class WhitenedProjectionEstimator:
