@@ -31,7 +31,12 @@ loop:
 test:
 	@$(PYTHON) tools/bootstrap.py --test
 	@$(VENV)/ruff check . && $(VENV)/ruff format --check . && $(VENV)/mypy
+ifdef ARGS
 	@$(VENV)/python -m pytest $(ARGS)
+else
+	@$(VENV)/python -m pytest -m "not live" --numprocesses logical --maxprocesses 4 --dist loadfile
+	@$(VENV)/python -m pytest -m live
+endif
 
 bench: setup
 	@for bench in bench/*.py; do $(VENV)/python $$bench $(ARGS) || exit 1; done

@@ -78,7 +78,18 @@ setup(
         # What the back end tensorrt needs beside TensorRT itself.
         "tensorrt": [*INFER, *CUDA],
         "train": TRAIN,
-        "test": [*TRAIN, *INFER, *URLS, "hypothesis>=6", "mypy>=1.10", "pytest>=8", "ruff>=0.6", *CUDA, *LEAN],
+        "test": [
+            *TRAIN,
+            *INFER,
+            *URLS,
+            "hypothesis>=6",
+            "mypy>=1.10",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.6",
+            *CUDA,
+            *LEAN,
+        ],
     },
     entry_points={
         "console_scripts": ["dfd = dfd_ros.cli:main"],

@@ -25,6 +25,8 @@ from dfd_ros.optics.lens_file import load_lens
 from dfd_ros.share import config_file
 from dfd_ros.sim.vehicle import SimSettings, SimulatedVehicle, camera_of
 
+pytestmark = pytest.mark.live
+
 DFD = [sys.executable, "-m", "dfd_ros.cli"]
 
 

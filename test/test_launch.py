@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.live
+
 ROOT = Path(__file__).parents[1]
 ARGUMENTS = {"source", "driver", "record", "rviz", "namespace", "params_file", "log_level", "composed"}
 NODES = {"aperture", "pair", "lidar_depth", "depth", "sim"}

@@ -19,6 +19,8 @@ from dfd_ros.errors import InputError
 from dfd_ros.loop import LoopSettings, run_loop, stages
 from dfd_ros.recording import NoPairError, RecordSettings
 
+pytestmark = pytest.mark.live
+
 WORDS = [
     "loop", "--drives", "2", "--held-out", "1", "--duration", "0.5", "--steps", "4", "--vehicle-duration", "1.5",
     "--workers", "1", "--set", "train.batch=1", "--set", "data.augment.crop=[96, 128]", "--set", "data.workers=0",
