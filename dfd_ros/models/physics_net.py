@@ -10,11 +10,12 @@ to settle on which side of the focus a thing lies, for which the whole picture i
     1/32    dilated blocks, and the mean over the whole picture
 
 On the way back, at 1/8, each depth of the lens gets a logit: what the costs say, each level as far as it is trusted
-there, likewise what is known of the side of the focus, the prior of the lens file, and what the network adds. Ln depth is
-its mean under their softmax, plus a correction at 1/4, brought to full resolution linearly. So depths are the lens's own,
-and blur counts before anything is learned. The second output is the log-variance of ln depth.
+there, gathered over cells that belong together (`affinity`); likewise what is known of the side of the focus, the prior of
+the lens file, and what the network adds. Ln depth is its mean under their softmax, plus a correction at 1/4, brought to full
+resolution linearly. So depths are the lens's own, and blur counts before anything is learned. The second output is the
+log-variance of ln depth.
 
-1,087,274 parameters. Convolutions carry batch normalisation, which vanishes in them after training. Everything exports to
+1,088,450 parameters. Convolutions carry batch normalisation, which vanishes in them after training. Everything exports to
 standard operators.
 """
 
@@ -27,6 +28,7 @@ import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
 from dfd_ros.errors import InputError
+from dfd_ros.models.affinity import AffinityGathering
 from dfd_ros.models.band_evidence import (
     BANDS,
     CELL,
@@ -107,6 +109,7 @@ class PhysicsNet(DepthModel):
         self.finish = nn.Conv2d(a, 2, 1)
         self.from_side = nn.Conv2d(len(WINDOWS), b, 1)
         self.trust = nn.Conv2d(b, LEVELS + len(WINDOWS), 1)
+        self.gathering = AffinityGathering(b)
         for last, bias in ((self.logits, 0.0), (self.finish, 0.0), (self.trust, _FIRST_TRUST)):
             nn.init.zeros_(last.weight)
             nn.init.constant_(cast(Tensor, last.bias), bias)
@@ -181,7 +184,7 @@ class PhysicsNet(DepthModel):
         # Labels even in 1/z count by z, so that before anything is known ln z is even, or as the prior has it.
         belief = self.logits(x).float() + depths + prior + tilt * height
         trust, trust_in_side = F.softplus(self.trust(x).float()).split([LEVELS, len(WINDOWS)], dim=1)
-        belief = belief - (trust[:, :, None] * costs.float()).sum(dim=1)
+        belief = belief - self.gathering((trust[:, :, None] * costs.float()).sum(dim=1), x)
         belief = belief - (trust_in_side * side.float()).sum(dim=1, keepdim=True) * sides
         log_depth = (torch.softmax(belief, dim=1) * depths).sum(dim=1, keepdim=True)
         x = self.outward[0](F.relu(fine + _enlarge(self.up[0](x), 2)))
