@@ -40,7 +40,7 @@ def shared_data(name):
     return folder
 
 
-def wait_until(condition, timeout=20.0):
+def wait_until(condition, timeout=90.0):
     """Wait for a condition; False after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
