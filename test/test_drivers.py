@@ -101,6 +101,17 @@ def test_a_port_that_vanishes_is_an_error(device):
         driver.open()
 
 
+def test_a_line_that_hangs_up_before_a_request_is_an_error(device, monkeypatch):
+    driver = serial_driver(device)
+    driver.open()
+    master, line = os.openpty()
+    os.close(master)  # nobody at the other end any more: to flush such a line is a termios.error
+    monkeypatch.setattr(driver._line, "fd", line)
+    with pytest.raises(DriverError, match=f"serial port {device.port} failed: .*Input/output error"):
+        driver.set(Aperture.DEEP)
+    os.close(line)
+
+
 def test_a_missing_port_and_an_unknown_driver_are_named():
     with pytest.raises(DriverError, match="serial port /dev/nowhere cannot be opened"):
         SerialDriver(DriverSettings(port="/dev/nowhere")).open()

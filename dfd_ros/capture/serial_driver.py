@@ -12,6 +12,7 @@ Protocol: lines of ASCII ended by a line feed, one answer to each request, withi
 from __future__ import annotations
 
 import contextlib
+import termios
 import time
 
 import serial
@@ -74,8 +75,8 @@ class SerialDriver:
             self._line.reset_input_buffer()  # a late answer to an earlier request is not this one's
             self._line.write(f"{request}\n".encode("ascii"))
             answer = self._line.read_until(b"\n", LONGEST_LINE)
-        except (serial.SerialException, OSError, TypeError) as error:
-            # pyserial raises TypeError when the port is closed under it
+        except (serial.SerialException, OSError, TypeError, termios.error) as error:
+            # pyserial lets the last two out: when the port is closed under it, and when the device is gone
             raise DriverError(f"serial port {port} failed: {error}") from error
         if not answer.endswith(b"\n") or time.monotonic() > deadline + timeout:
             raise DriverError(f"serial port {port}: no answer to {request!r} within {timeout:g} s, got {answer!r}")
