@@ -40,7 +40,7 @@ def shared_data(name):
     return folder
 
 
-def wait_until(condition, timeout=90.0):
+def wait_until(condition, timeout=20.0):
     """Wait for a condition; False after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -99,6 +99,12 @@ class Bench:
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
         node = make(parameter_overrides=overrides, namespace="camera")
         self.nodes.append(node)
+        return node
+
+    def run(self, make, **parameters):
+        """Make a node that has no life cycle."""
+        node = self.make(make, **parameters)
+        self._executor.add_node(node)
         return node
 
     def listen(self, message_type, topic, qos=10):

@@ -435,8 +435,7 @@ def test_the_simulated_vehicle_tells_its_motion_and_is_deskewed_by_it(bench):
     """It drives straight ahead, and its camera looks 1.5 degrees down."""
     node = bench.start(LidarDepthNode, guide="image")
     twists = bench.listen(TwistStamped, "twist")
-    sim = bench.make(SimNode, moving=True, speed=2.0, duration=1.0, width=64, height=64)
-    bench._executor.add_node(sim)
+    sim = bench.run(SimNode, moving=True, speed=2.0, duration=1.0, width=64, height=64)
     aperture = bench.publisher(ApertureState, "aperture/state", latched_qos())
 
     def is_deskewed():

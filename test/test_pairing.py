@@ -1,6 +1,6 @@
 """A pair is never made across a transition, and every frame is accounted for."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -55,13 +55,14 @@ def schedules(draw):
     clock_errors = draw(st.lists(st.integers(-jitter, jitter), min_size=len(frames), max_size=len(frames)))
     delays = draw(st.lists(st.integers(0, 60 * MS), min_size=40, max_size=40))
     lost_reports = draw(st.sets(st.integers(0, 11), max_size=3))
-    return TrueAperture(moves), frames, jitter, clock_errors, delays, lost_reports
+    repeated_reports = draw(st.sets(st.integers(0, 11)))
+    return TrueAperture(moves), frames, jitter, clock_errors, delays, lost_reports, repeated_reports
 
 
 @settings(max_examples=400, deadline=None)
 @given(schedules())
 def test_no_pair_is_made_across_a_transition(schedule):
-    truth, frames, jitter, clock_errors, delays, lost_reports = schedule
+    truth, frames, jitter, clock_errors, delays, lost_reports, repeated_reports = schedule
     pairer = Pairer(max_skew=10**12, tolerance=jitter)
     # Messages arrive with delays; each topic keeps its own order.
     arrivals = []
@@ -71,6 +72,8 @@ def test_no_pair_is_made_across_a_transition(schedule):
             last = max(last, start + delay)
             told = ApertureReport(aperture, start, settled, start, transitions=index)
             arrivals.append((last, 0, told))
+            if index in repeated_reports:
+                arrivals.append((last, 0, replace(told, known_until=start + 1)))
     end_of_time = max([end for _, end in frames] + [settled for _, settled, _ in truth.moves]) + 200 * MS
     final_start, final_settled, final_aperture = truth.moves[-1]
     final = ApertureReport(final_aperture, final_start, final_settled, end_of_time, transitions=len(truth.moves) - 1)
@@ -176,6 +179,35 @@ def test_frames_during_a_fault_are_dropped_as_such():
 @pytest.mark.parametrize(("stamp_at", "start"), [("start", 100), ("middle", 95), ("end", 90)])
 def test_a_stamp_marks_the_start_middle_or_end(stamp_at, start):
     assert exposure_interval(100, 10, stamp_at) == (start, start + 10)
+
+
+def test_what_a_lost_report_hides_stays_unknown_when_the_next_is_told_again():
+    pairer = Pairer(max_skew=200 * MS)
+    pairer.add_report(report(0, 0, 1, 50))
+    pairer.add_report(report(0, 150, 160, 150, transitions=2))  # between the two the aperture was deep
+    pairer.add_report(report(0, 150, 160, 200, transitions=2))
+    drops = pairer.add_frame(frame(100, 104)) + pairer.add_frame(frame(140, 144))
+    assert [drop.cause for drop in drops] == [Unlabelled.TRANSITION] * 2
+
+
+def test_a_history_is_whole_from_the_last_lost_report_on():
+    timeline = ApertureTimeline()
+    assert timeline.whole_since is None
+    for told in (report(0, 0, 1, 5), report(0, 0, 1, 9), report(1, 10, 11, 10, transitions=1)):
+        timeline.add(told)
+        assert timeline.whole_since == 0
+    for told in (report(1, 30, 31, 30, transitions=3), report(1, 30, 31, 35, transitions=3)):
+        timeline.add(told)
+        assert timeline.whole_since == 31 * MS
+    timeline.add(report(0, 2, 3, 4))  # the clock was set back
+    assert timeline.whole_since == 2 * MS
+
+
+def test_a_lost_report_does_not_hide_a_fault():
+    timeline = ApertureTimeline()
+    timeline.add(report(0, 0, 1, 5))
+    timeline.add(report(0, 30, 30, 40, transitions=3, fault=True))
+    assert timeline.label(32 * MS, 34 * MS) == Unlabelled.FAULT
 
 
 def test_light_through_a_moving_aperture_is_shared():

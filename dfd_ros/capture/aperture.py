@@ -6,7 +6,7 @@ All times are integer nanoseconds of one clock.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 
 
@@ -64,6 +64,7 @@ class ApertureTimeline:
         """`tolerance`: how far the clocks of camera and aperture may disagree, nanoseconds."""
         self.tolerance = tolerance
         self._reports: deque[ApertureReport] = deque(maxlen=memory)
+        self._whole_since: int | None = None
 
     def add(self, report: ApertureReport) -> None:
         """Take a report. One older than the newest restarts the history (the clock was set back)."""
@@ -72,18 +73,27 @@ class ApertureTimeline:
             if report.known_until < last.known_until or report.transitions < last.transitions:
                 self._reports.clear()
             elif report.transitions == last.transitions and report.fault == last.fault:
-                self._reports.pop()
+                # The same transition told again; where reports were lost before it, they stay lost.
+                start = min(report.transition_start, last.transition_start)
+                self._reports[-1] = replace(report, transition_start=start)
+                return
             elif report.transitions > last.transitions + 1:
                 # A report was lost: nothing is known between what was last known and this report's settling.
-                report = ApertureReport(
-                    report.aperture, last.known_until, report.settled_at, report.known_until, report.transitions
-                )
+                report = replace(report, transition_start=last.known_until)
+                self._whole_since = report.settled_at
+        if not self._reports:
+            self._whole_since = report.transition_start
         self._reports.append(report)
 
     @property
     def known_until(self) -> int | None:
         """Up to when the aperture is known; None before the first report."""
         return self._reports[-1].known_until if self._reports else None
+
+    @property
+    def whole_since(self) -> int | None:
+        """From when on no report is missing; None before the first."""
+        return self._whole_since
 
     def label(self, start: int, end: int) -> Aperture | Unlabelled | None:
         """The aperture in force during the whole exposure [start, end], widened by the tolerance.
@@ -108,7 +118,8 @@ class ApertureTimeline:
     def fraction(self, aperture: Aperture, start: int, end: int) -> float:
         """How much of [start, end] light came in through `aperture`, in [0, 1], taking a transition as linear in time.
 
-        The simulated camera's exposure; an unknown past counts as the oldest known state.
+        The simulated camera's exposure; an unknown past counts as the oldest known state. Meant for what began after
+        `whole_since`: where reports are missing, it takes one transition for all.
         """
         if not self._reports:
             raise ValueError("no aperture report yet")

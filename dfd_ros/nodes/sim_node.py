@@ -107,17 +107,21 @@ class SimNode(DfdSource[SimParameters]):
         A frame shows what the aperture really did, so it waits for the report that tells.
         """
         p = self.parameter_set.value
-        known_until = self._timeline.known_until
+        known_until, whole_since = self._timeline.known_until, self._timeline.whole_since
         assert known_until is not None
+        assert whole_since is not None
         if self._start is None:
             self._start = known_until
         period = NANOSECONDS / p.frame_rate
         frame = int((known_until - self._start - round(max(p.exposure_times) * NANOSECONDS)) // period)
         if frame <= self._last_frame:
             return
-        self.diagnostics.count("missed", frame - self._last_frame - 1)
-        self._last_frame = frame
         start = self._start + round(frame * period)
+        told = start >= whole_since  # else reports were lost, and nobody knows what the frame would show
+        self.diagnostics.count("missed", frame - self._last_frame - int(told))
+        self._last_frame = frame
+        if not told:
+            return
         aperture = Aperture(int(self._timeline.fraction(Aperture.DEEP, start, start) >= 0.5))
         exposure = p.exposure_times[aperture]
         shallow = self._timeline.fraction(Aperture.SHALLOW, start, start + round(exposure * NANOSECONDS))
