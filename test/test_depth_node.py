@@ -27,6 +27,7 @@ from dfd_ros.optics.estimate import DepthEstimate
 from dfd_ros.stamps import nanoseconds
 
 DEPTH = 5.0
+MODEL_SECONDS = 90.0  # for a model to be made ready on a slow machine: torch is loaded, the network exported
 CAMERA = Camera(SHAPE[1], SHAPE[0], 300.0, 300.0, 120.0, 80.0)
 
 
@@ -225,7 +226,8 @@ def test_a_model_is_swapped_while_pairs_flow(bench, pictures, weights):
         (result,) = bench.node.set_parameters([Parameter("model", value=model)])
         assert result.successful
         before = total(bench, "answered")
-        assert wait_until(lambda taken=taken: send() or total(bench, "models_taken") == taken), asked
+        taken_now = lambda taken=taken: send() or total(bench, "models_taken") == taken  # noqa: E731
+        assert wait_until(taken_now, MODEL_SECONDS), asked
         assert total(bench, "answered") > before
     for _ in range(3):
         send()

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.live
 DFD = [sys.executable, "-m", "dfd_ros.cli"]
 
 
-def dfd(*words, timeout=600):
+def dfd(*words, timeout=180):
     return subprocess.run([*DFD, *map(str, words)], capture_output=True, text=True, timeout=timeout, check=False)
 
 

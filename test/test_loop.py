@@ -102,7 +102,7 @@ def test_recorded_is_what_a_data_set_is_made_of(tmp_path):
     """One process records several drives, and the second call finds them there."""
     command = [sys.executable, "-m", "dfd_ros.cli", "record", "--out", str(tmp_path), "--drives", "2", "--seed", "7"]
     command += ["--duration", "0.6"]
-    subprocess.run(command, check=True, timeout=400)
+    subprocess.run(command, check=True, timeout=120)
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.mcap")}
     assert len(stamps) == 2
     for name in ("drive_0007", "drive_0008"):
@@ -116,7 +116,7 @@ def test_recorded_is_what_a_data_set_is_made_of(tmp_path):
             }
             assert bag.counts["/camera/pair"] >= 2
     (tmp_path / "drive_0008" / "metadata.yaml").unlink()  # as after a kill
-    subprocess.run(command, check=True, timeout=400)
+    subprocess.run(command, check=True, timeout=120)
     again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.mcap")}
     assert [again[path] == stamps[path] for path in sorted(stamps)] == [True, False]
 

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
+from dfd_ros.models.filters import mean_over_window
 from dfd_ros.optics.kernels.settings import PsfSettings
 from dfd_ros.optics.lens import Lens, field_radius
 from dfd_ros.optics.psf import psf_conv
@@ -74,10 +75,13 @@ class Consistency(nn.Module):
         optics: Tensor,  # (1, OPTICS)
     ) -> Tensor:  # (1, 1, H, W)
         taken, sharp = self._luminance(shallow), self._luminance(deep)
-        taken = taken * (_mean(sharp, _BRIGHTNESS_WINDOW) / _mean(taken, _BRIGHTNESS_WINDOW).clamp_min(_LEAST_LIGHT))
+        taken = taken * (
+            mean_over_window(sharp, _BRIGHTNESS_WINDOW)
+            / mean_over_window(taken, _BRIGHTNESS_WINDOW).clamp_min(_LEAST_LIGHT)
+        )
         coc = self._coc(F.avg_pool2d(1.0 / depth, REDUCTION), optics)
         residual = _energy(taken - _blur(sharp, coc))
-        expected = _MODEL_ERROR * _energy(sharp) + _PHOTON_NOISE * _mean(sharp, _WINDOW) + _READ_NOISE
+        expected = _MODEL_ERROR * _energy(sharp) + _PHOTON_NOISE * mean_over_window(sharp, _WINDOW) + _READ_NOISE
         factor = 1.0 / (1.0 + residual / expected)
         return F.interpolate(factor, size=depth.shape[-2:], mode="bilinear", align_corners=False)
 
@@ -114,9 +118,5 @@ class _Node(torch.autograd.Function):
 
 def _energy(picture: Tensor) -> Tensor:
     """The mean square, over the window, of what varies within it."""
-    varying = picture - _mean(picture, _WINDOW)
-    return _mean(varying * varying, _WINDOW)
-
-
-def _mean(picture: Tensor, window: int) -> Tensor:
-    return F.avg_pool2d(picture, window, stride=1, padding=window // 2, count_include_pad=False)
+    varying = picture - mean_over_window(picture, _WINDOW)
+    return mean_over_window(varying * varying, _WINDOW)

@@ -6,13 +6,14 @@ With fixed shapes half of the nodes is enough, and runtimes that know fewer oper
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
+
+from dfd_ros.inference.rewrite import replace_entries, replace_nodes
 
 MOST_NUMBERS = 1 << 16
 """Larger results stay computed: they would make the file larger."""
@@ -27,14 +28,14 @@ def fold_constants(model: ModelProto) -> ModelProto:
     weights = [entry for entry in model.graph.initializer if math.prod(entry.dims) > MOST_NUMBERS]
     small = [entry for entry in model.graph.initializer if math.prod(entry.dims) <= MOST_NUMBERS]
     inputs = list(model.graph.input)
-    _replace(model.graph.initializer, small)
+    replace_entries(model.graph.initializer, small)
     model.graph.input.extend(helper.make_tensor_value_info(w.name, w.data_type, w.dims) for w in weights)
     count = len(model.graph.node) + 1
     while len(model.graph.node) < count:  # what is folded lets more shapes be inferred
         count = len(model.graph.node)
         model = _fold_once(shape_inference.infer_shapes(model, data_prop=True))
     model = shape_inference.infer_shapes(model, data_prop=True)
-    _replace(model.graph.input, inputs)
+    replace_entries(model.graph.input, inputs)
     model.graph.initializer.extend(weights)
     return model
 
@@ -57,8 +58,7 @@ def _fold_once(model: ModelProto) -> ModelProto:
             known.update(zip(node.output, values, strict=True))
     outputs = {value.name for value in graph.output}
     used = {name for node in kept for name in node.input}
-    _replace(graph.node, kept)
-    _replace(graph.initializer, [entry for entry in graph.initializer if entry.name in used])
+    replace_nodes(graph, kept)
     for name in sorted(made & used):
         graph.initializer.append(numpy_helper.from_array(np.asarray(known[name]), name))
     for name in sorted(made & outputs):
@@ -88,13 +88,6 @@ def _value(
     feeds = {name: known[name] for name in node.input if name}
     values = [np.asarray(value) for value in ReferenceEvaluator(model).run(None, feeds)]
     return None if max(value.size for value in values) > MOST_NUMBERS else values
-
-
-def _replace(repeated: Any, entries: list[Any]) -> None:
-    """The entries of a list in a message become these."""
-    copies = [type(entry).FromString(entry.SerializeToString()) for entry in entries]
-    del repeated[:]
-    repeated.extend(copies)
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from dfd_ros.inference.rewrite import replace_nodes
+
 DEGREE = 8
 """Of the polynomial: wrong by 5e-7 for a gamma of 2.2, a tenth of the first step of 8 bits."""
 LARGEST_ERROR = 5e-6
@@ -41,12 +43,7 @@ def spell_out_powers(model: ModelProto) -> None:
             nodes.append(node)
         else:
             nodes += _nodes(model, node, coefficients)
-    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
-    used = {name for node in nodes for name in node.input}
-    for unused in [entry for entry in graph.initializer if entry.name not in used]:
-        graph.initializer.remove(unused)
+    replace_nodes(graph, nodes)
 
 
 def polynomial(exponent: float) -> Array | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from dfd_ros.errors import InputError
+from dfd_ros.models.filters import mean_over_window, with_margin
 from dfd_ros.models.focus import laplacian_of_gaussian
 
 CHARBONNIER_EPSILON = 1e-3
@@ -181,7 +182,7 @@ def sharpness_map(
     """
     across = F.pad(image.diff(dim=-1), (1, 0))
     down = F.pad(image.diff(dim=-2), (0, 0, 1, 0))
-    mean = F.avg_pool2d(image, window, stride=1, padding=window // 2, count_include_pad=False)
+    mean = mean_over_window(image, window)
     deviation = image - mean
     return across.square() + down.square() + deviation.abs() / mean.clamp_min(_LEAST_MEAN) + deviation.square()
 
@@ -236,5 +237,4 @@ def _blur_kernels() -> tuple[Tensor, Tensor]:
 
 def _filter(image: Tensor, kernel: Tensor) -> Tensor:
     """(N, 1, H, W) filtered by a symmetric kernel, its border repeated."""
-    reach = kernel.shape[0] // 2
-    return F.conv2d(F.pad(image, (reach,) * 4, mode="replicate"), kernel[None, None])
+    return F.conv2d(with_margin(image, kernel.shape[0] // 2), kernel[None, None])

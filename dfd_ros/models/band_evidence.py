@@ -24,7 +24,7 @@ With the energies comes what the pair tells of the side of the focus (`displacem
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, reduce
 from typing import Any, Protocol
 
 import numpy as np
@@ -238,7 +238,7 @@ class BandStatistics(nn.Module):
                 products = F.interpolate(products, scale_factor=2.0, mode="bilinear", align_corners=False)
             s, x, d, *slopes = products.split(len(CENTRES), dim=1)
             if level < SHIFT_LEVELS:
-                shifts.append(self.displacement.evidence(torch.cat(slopes, dim=1), (s, x, d), 0.5**level, CELL, size))
+                shifts.append(self.displacement.evidence(slopes, (s, x, d), 0.5**level, CELL, size))
             statistics.append(torch.stack([s * to_shallow, x * to_cross, d * to_deep], dim=2))
             if level < LEVELS - 1:
                 picture = F.conv2d(with_margin(picture, 2), self.low_pass, stride=2)
@@ -276,10 +276,11 @@ def cost_volume(statistics: Tensor, table: Tensor) -> Tensor:
     labels = table.shape[1]
     pooled = F.avg_pool2d(statistics.flatten(1, 2), 2).reshape(count, bands, STATISTICS, -1)
     factors = table[..., -STATISTICS * bands :].reshape(-1, labels, bands, STATISTICS).transpose(1, 2)  # (N, B, K, 3)
-    product = torch.ones(())
     each = bands // LEVELS
-    for band in range(each):  # of all levels at once; one logarithm for the product
-        product = product * ((factors[:, band::each] @ pooled[:, band::each]).clamp_min(0.0) + _LEAST_MISFIT)
-    costs = torch.log(product) / each
+    misfits = [
+        (factors[:, band::each] @ pooled[:, band::each]).clamp_min(0.0) + _LEAST_MISFIT  # of all levels at once
+        for band in range(each)
+    ]
+    costs = torch.log(reduce(torch.mul, misfits)) / each  # one logarithm for the product
     costs = costs - costs.mean(dim=2, keepdim=True)  # (N, LEVELS, K, cells)
     return costs.reshape(count, LEVELS, labels, height // 2, width // 2)

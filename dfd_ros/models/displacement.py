@@ -79,18 +79,18 @@ class Displacement(nn.Module):
 
     def evidence(
         self,
-        products: Tensor,  # (N, 2 bands, h, w), averaged over cells
-        energies: tuple[Tensor, Tensor, Tensor],  # of s², s d and d², each (N, bands, h, w), likewise
+        products: Sequence[Tensor],  # s ∂d and (∂d)², each (N, bands, h, w), averaged over cells
+        energies: tuple[Tensor, Tensor, Tensor],  # of s², s d and d², likewise
         scale: float,
         pitch: int,
         size: tuple[int, int],
     ) -> Tensor:
         """A and B, (N, 2, h, w), `scale` being the level's pixels per pixel of the picture."""
-        cross, slope = products.split(self._bands, dim=1)
+        cross, slope = products
         ss, sd, dd = energies
         gain = (sd / (dd + _TINY)).clamp(0.0, 1.5)
         residual = (ss - sd * sd / (dd + _TINY)).clamp_min(0.0) + _UNMODELLED * ss + _NOISE_ENERGY
-        _, _, radius = outwards(products, pitch, size)
+        _, _, radius = outwards(cross, pitch, size)
         weight = scale * radius * radius
         a = (2.0 * gain * cross / residual).sum(dim=1, keepdim=True) * weight
         b = (gain * gain * slope / residual).sum(dim=1, keepdim=True) * (weight * weight)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from dfd_msgs.msg import ImagePair
+from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from dfd_ros.data.image_messages import image_view
@@ -196,9 +197,7 @@ class DepthNode(DfdNode[DepthParameters]):
             if outputs is None or outputs.shape != pair.form.shape:
                 outputs = self._outputs = DepthOutputs(pair.form.shape, self.parameters.encoding)
             outputs.take(estimate, DepthLimits(self.parameters.max_range, self.parameters.min_confidence))
-            self._publish(message, pair, lens, outputs)
-            if estimate.all_in_focus is not None and self._all_in_focus.get_subscription_count():
-                self._all_in_focus.publish(outputs.all_in_focus(estimate.all_in_focus, message.header))
+            self._publish(message, pair, lens, estimate.all_in_focus, outputs)
         for stage in STAGES:
             self.diagnostics.timing(stage, times[stage] + estimator.seconds[stage])
         self.diagnostics.count("answered")
@@ -251,7 +250,14 @@ class DepthNode(DfdNode[DepthParameters]):
         self.diagnostics.value("model", name)
         self.get_logger().info(f"estimator: {name}")
 
-    def _publish(self, message: ImagePair, pair: Pair, lens: Lens, outputs: DepthOutputs) -> None:
+    def _publish(
+        self,
+        message: ImagePair,
+        pair: Pair,
+        lens: Lens,
+        all_in_focus: NDArray[np.float32] | None,
+        outputs: DepthOutputs,
+    ) -> None:
         header = message.header
         if self._confidence.get_subscription_count():
             self._confidence.publish(outputs.confidence(header))
@@ -259,6 +265,8 @@ class DepthNode(DfdNode[DepthParameters]):
             near, far = self.parameters.preview_range
             ends = near or lens.min_depth, far or lens.max_depth
             self._preview.publish(outputs.preview(*ends, self.parameters.preview_colours, header))
+        if all_in_focus is not None and self._all_in_focus.get_subscription_count():
+            self._all_in_focus.publish(outputs.all_in_focus(all_in_focus, header))
         wants_info, wants_points = (p.get_subscription_count() > 0 for p in (self._camera_info, self._points))
         if wants_info or wants_points:
             self._publish_calibrated(message, pair, outputs, wants_info=wants_info, wants_points=wants_points)

@@ -15,6 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape
 
 from dfd_ros.inference.backend import Precision
 from dfd_ros.inference.functions import BOUNDARY_CUE, DOMAIN
+from dfd_ros.inference.rewrite import replace_nodes
 from dfd_ros.inference.segments import ANSWER, EVIDENCE, NETWORK
 
 HALF: dict[Precision, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -92,12 +93,8 @@ class _Halved:
                     if name in self._made and name not in outputs:
                         node.input[at] = f"{name}_single"
                 self._nodes.append(node)
-        del self._graph.node[:]
-        self._graph.node.extend(self._nodes)
-        used = {name for node in self._nodes for name in node.input}
-        kept = [entry for entry in self._graph.initializer if entry.name in used]
-        del self._graph.initializer[:], self._graph.value_info[:]
-        self._graph.initializer.extend(kept)
+        replace_nodes(self._graph, self._nodes)
+        del self._graph.value_info[:]
 
     def _halve(self, node: NodeProto) -> None:
         single = _SINGLE.get(node.op_type, ())
