@@ -24,6 +24,7 @@ from dfd_ros.inference.weights import load_weights
 from dfd_ros.learning import system, train
 from dfd_ros.learning.batches import Augmentation, Batches, Source, augment, collate, whole
 from dfd_ros.learning.checkpoints import SafetensorsIO
+from dfd_ros.learning.datasets import lens_ranges
 from dfd_ros.learning.kept import Kept
 from dfd_ros.learning.recipe import load_recipe
 from dfd_ros.models import registry
@@ -338,6 +339,14 @@ def test_zoom_brings_a_batch_to_one_size_and_its_coc_along() -> None:
     assert 0.48 < min(sizes) < max(sizes) <= 1.0
     with pytest.raises(InputError, match="zoom must be the least and the greatest"):
         tiny("data.augment.zoom=[1.0,0.5]")
+
+
+def test_cards_say_what_coc_was_seen_zoom_included():
+    lens = Scenes().read(0).lens
+    largest = lens.coc_scale / lens.f_number_shallow
+    ranges = lens_ranges([Scenes().read(0)], (0.5, 1.2))
+    assert ranges["largest_coc"] == pytest.approx((0.5 * largest, 1.2 * largest))
+    assert ranges["focus_distance"] == (lens.focus_distance, lens.focus_distance)
 
 
 def test_coc_of_a_batch_is_the_lenss():

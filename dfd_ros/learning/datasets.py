@@ -68,8 +68,11 @@ def open_batches(recipe: Recipe) -> Batches:
     return Batches(sources, recipe.train.batch, augmentation, recipe.train.seed)
 
 
-def lens_ranges(samples: Iterable[Sample]) -> dict[str, tuple[float, float]]:
-    """Least and greatest of what the samples' lenses are: f-numbers, distances in metres, CoC at infinity in pixels."""
+def lens_ranges(samples: Iterable[Sample], zoom: tuple[float, float] = (1.0, 1.0)) -> dict[str, tuple[float, float]]:
+    """Least and greatest of what the samples' lenses are: f-numbers, distances in metres, CoC at infinity in pixels.
+
+    `zoom`: least and greatest factor by which training changed the pictures' size, and so their CoC.
+    """
     found: dict[str, list[float]] = {}
     for sample in samples:
         lens = sample.lens
@@ -77,7 +80,11 @@ def lens_ranges(samples: Iterable[Sample]) -> dict[str, tuple[float, float]]:
             continue
         for name, figure in figures(lens).items():
             found.setdefault(name, []).append(figure)
-    return {name: (min(values), max(values)) for name, values in found.items()}
+    ranges = {name: (min(values), max(values)) for name, values in found.items()}
+    if "largest_coc" in ranges:
+        low, high = ranges["largest_coc"]
+        ranges["largest_coc"] = low * zoom[0], high * zoom[1]
+    return ranges
 
 
 def only_lens(samples: Iterable[Sample]) -> dict[str, Any]:

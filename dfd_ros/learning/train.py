@@ -301,7 +301,7 @@ def make_card(recipe: Recipe, metrics: dict[str, float], samples: Sequence[Sampl
         parameters=described.parameters,
         use=recipe.use,
         data=tuple(_without_folders(spec_of(data)) for data in recipe.data.train),
-        lens=lens_ranges(samples),
+        lens=lens_ranges(samples, recipe.data.augment.zoom),
         only_lens=only_lens(samples),
         metrics=metrics,
         steps=steps,

@@ -1,22 +1,24 @@
 """What a pair tells of its blur, with nothing learned: band energies, and how well each depth of a lens explains them.
 
-Both pictures pass a bank of ring-shaped band filters. Around each cell of 4 x 4 pixels three numbers of a band are
-kept: the energies of the shallow and of the deep picture, S and D, and their correlation X. Where the CoCs are c_s and
-c_d the pictures' spectra are H(c_s) and H(c_d) times that of the scene, so what a band shows are samples of two
-variables of covariance α C, with
+Both pictures pass a pyramid of ring-shaped band filters, two at each level. So at each level there are four answers, of the
+two bands in the shallow and in the deep picture, and around each cell of 4 x 4 pixels the means G of their ten products are
+kept. Where the CoCs are c_s and c_d the pictures' spectra are H(c_s) and H(c_d) times that of the scene, P(f), so the answers
+are samples of four variables of covariance α C, with
 
-    C = [[⟨H_s²⟩, ⟨H_s H_d⟩], [⟨H_s H_d⟩, ⟨H_d²⟩]] + ρ tr(C) I,    ⟨·⟩ the mean over the band,
+    C_ij = ∫ P T_i T_j df + ½ ρ tr(C) δ_ij,    T = (B_1 H_s, B_2 H_s, B_1 H_d, B_2 H_d),
 
-and α the scene's, unknown. With the α that suits them best the samples' negative log-likelihood (of two Gaussian
+and α the scene's contrast, unknown. With the α that suits them best the samples' negative log-likelihood (of Gaussian
 variables; its data are a Wishart matrix, Anderson, An Introduction to Multivariate Statistical Analysis, ch. 7) is
 
-    ln E + const,    E = (⟨H_d²⟩ S − 2 ⟨H_s H_d⟩ X + ⟨H_s²⟩ D) / sqrt(det C).
+    ln E + const,    E = tr(C⁻¹ G) det(C)^¼,
 
-For an infinitely narrow band this is the whitened projection of `dfd_ros.optics.projection`; the determinant is what
-makes the blur found unbiased where H changes within the band. ρ stands for all that is not in the model.
+over 4 and the number of samples. What four variables add to two, one band by itself, is what the bands have in common: they
+tell how H_s / H_d goes through the level's octave, whatever spectrum the texture happens to have there. So the blur of a single
+cell is found ten times as sharply, as by the whitened projection of `dfd_ros.optics.projection` with its hundreds of
+frequencies. ρ stands for all that is not in the model.
 
 E is linear in what was kept: the cost volume of a lens is one small matrix product, and the matrix is the lens.
-`lens_table` makes it: for each of K depths, even in 1/z over the lens's range, ln z and three factors a band. Tables are
+`lens_table` makes it: for each of K depths, even in 1/z over the lens's range, ln z and ten factors a level. Tables are
 inputs of the network: another lens, another table, the same weights.
 
 With the energies comes what the pair tells of the side of the focus (`displacement`).
@@ -24,7 +26,7 @@ With the energies comes what the pair tells of the side of the focus (`displacem
 
 from __future__ import annotations
 
-from functools import cache, reduce
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,23 +48,27 @@ LEVELS = 4
 CENTRES = (0.30, 0.21)
 """Of a level's bands, cycles per pixel of the level: half an octave apart."""
 BANDS = LEVELS * len(CENTRES)
-STATISTICS = 3
-"""Of each band: S, X, D."""
+PRODUCTS = ((0, 0), (1, 1), (0, 2), (1, 3), (2, 2), (3, 3), (0, 1), (2, 3), (0, 3), (1, 2))
+"""What is kept of a level: products of its answers, which are s_1, s_2 of the shallow picture and d_1, d_2 of the deep one."""
+FEATURES = 3 * BANDS
+"""Channels of `band_features`."""
 LABELS = 32
 """Depths of a table."""
-UNMODELLED = 0.01
-"""ρ: noise, misregistration and aberrations, as a fraction of a band's energy."""
+UNMODELLED = (0.02, 0.006, 0.003, 0.003)
+"""ρ of each level: noise, misregistration (more of a phase at finer levels) and aberrations, as a fraction of the energy."""
+SLOPES = (0.5, 1.0, 1.5)
+"""The scene's amplitude falls as 1 / f^slope (Field, JOSA A 4(12), 1987); the mean over these is P."""
 NOISE_ENERGY = 2e-6
 """Added to energies before the logarithm: what 8 bits and compression leave on a flat wall."""
 LN_DEPTH, SIDE, PARALLAX, PRIOR, PRIOR_TILT = range(5)
 """First columns of a lens table: ln depth (metres), side of the focus (−1 before to 1 behind), parallax, ln of the lens file's
 prior for the depth in the picture's middle row, and by how much it is less in the bottom row (more in the top one)."""
-TABLE_COLUMNS = 5 + STATISTICS * BANDS
-"""Then the factors of S, X and D of each band."""
+TABLE_COLUMNS = 5 + LEVELS * len(PRODUCTS)
+"""Then the factors of each level's products."""
 
 _SIDE_COC = 2.0  # pixels, from where on it is clear on which side of the focus a depth lies
 _LEAST_MISFIT = 4e-5  # E of a flat wall's noise
-_BAND_SIGMA = 0.3  # octaves, of the log-Gabor ring (Field, JOSA A 4(12), 1987)
+_BAND_SIGMA = 0.3  # octaves, of the log-Gabor ring (Field, 1987)
 _TAPS = 9
 _BLOCKS = ((2, 2), (1, 2), (1, 1), (1, 1))  # of each level: pixels between two answers, and answers a side of a cell
 _MEAN_CELL = 16  # pixels: local brightness is made even over such cells, blurred
@@ -127,18 +133,22 @@ def _prior(lens: AnyLens, depth: Array) -> tuple[Array, Array]:
 
 
 def explanation(shallow: Array, deep: Array, psf: str = "disk") -> Array:
-    """Factors of S, X and D in the E of CoCs (pixels): (..., BANDS, 3).
-
-    The means weigh a band's frequencies as the scene does, whose power falls as 1/f² (Field, 1987).
-    """
+    """Factors of the `PRODUCTS` in the E of CoCs (pixels): (..., LEVELS, 10)."""
     frequency, response = band_responses()
-    weight = response**2 / frequency  # 1/f², and 2 π f df of them
-    weight /= weight.sum(axis=1, keepdims=True)
-    h_shallow, h_deep = _transfer(shallow, frequency, psf), _transfer(deep, frequency, psf)
-    s, x, d = (product @ weight.T for product in (h_shallow**2, h_shallow * h_deep, h_deep**2))
-    unmodelled = UNMODELLED * (s + d)
-    s, d = s + unmodelled, d + unmodelled
-    return np.stack([d, -2.0 * x, s], axis=-1) / np.sqrt(s * d - x * x)[..., None]
+    response = response.reshape(LEVELS, len(CENTRES), -1)
+    power = np.zeros((LEVELS, 1, len(frequency)))
+    for slope in SLOPES:
+        falling = frequency ** (1.0 - 2.0 * slope)  # 2 π f df of them
+        power += falling / (response**2 @ falling).sum(axis=1)[:, None, None]
+    transfer = np.stack([_transfer(coc, frequency, psf) for coc in (shallow, deep)], axis=-2)  # (..., 2, n)
+    answers = transfer[..., None, :, None, :] * response[:, None]  # (..., LEVELS, 2, bands, n)
+    answers = answers.reshape(*answers.shape[:-3], -1, len(frequency))
+    covariance = (answers * (power / len(SLOPES))) @ answers.swapaxes(-1, -2)
+    unmodelled = 0.5 * np.array(UNMODELLED) * np.trace(covariance, axis1=-2, axis2=-1)
+    count = covariance.shape[-1]
+    covariance += unmodelled[..., None, None] * np.eye(count)
+    factors = np.linalg.inv(covariance) * (np.linalg.det(covariance) ** (1.0 / count))[..., None, None]
+    return np.stack([(1.0 + (i != j)) * factors[..., i, j] for i, j in PRODUCTS], axis=-1)
 
 
 @cache
@@ -213,7 +223,7 @@ class BandStatistics(nn.Module):
         constant("luma", np.array([0.2126, 0.7152, 0.0722])[None, :, None, None])  # Rec. 709
 
     def forward(self, pair: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
-        """S, X and D, (N, BANDS, 3, H/4, W/4), and the displacement's A and B, (N, 2, H/4, W/4).
+        """The products, (N, LEVELS, 10, H/4, W/4), and the displacement's A and B, (N, 2, H/4, W/4).
 
         Args:
             pair: The pictures.
@@ -223,39 +233,45 @@ class BandStatistics(nn.Module):
         size = size or (height, width)
         light = pair.reshape(2 * count, 3, height, width).clamp(0.0, 1.0) ** self.gamma
         picture = (light * self.luma).sum(dim=1, keepdim=True)
-        to_shallow, to_cross, to_deep = self._evenness(picture)
+        evenness = self._evenness(picture)
         statistics, shifts = [], []
         for level in range(LEVELS):
             step, side = _BLOCKS[level]
             answers = filter_picture(picture, getattr(self, f"kernels_{level}"), _TAPS // 2, step * side)
             shallow, deep = answers.unflatten(0, (count, 2)).unbind(dim=1)
-            found = [shallow * shallow, shallow * deep, deep * deep]
+            one = answers.unflatten(0, (count, 2)).flatten(1, 2).split(1, dim=1)
+            found = [shallow * shallow, shallow * deep, deep * deep]  # in the order of PRODUCTS
+            found += [one[i] * one[j] for i, j in PRODUCTS[3 * len(CENTRES) :]]
             if level < SHIFT_LEVELS:
                 lower = picture.unflatten(0, (count, 2))[:, 1]
                 found += self.displacement.products(lower, shallow, level, size)
             products = filter_each(torch.cat(found, dim=1).mean(dim=2), self.triangle)
             if level == LEVELS - 1:
                 products = F.interpolate(products, scale_factor=2.0, mode="bilinear", align_corners=False)
-            s, x, d, *slopes = products.split(len(CENTRES), dim=1)
+            s, x, d, _, _, *slopes = products.split(len(CENTRES), dim=1)
             if level < SHIFT_LEVELS:
                 shifts.append(self.displacement.evidence(slopes, (s, x, d), 0.5**level, CELL, size))
-            statistics.append(torch.stack([s * to_shallow, x * to_cross, d * to_deep], dim=2))
+            statistics.append(products[:, : len(PRODUCTS)] * evenness)
             if level < LEVELS - 1:
                 picture = F.conv2d(with_margin(picture, 2), self.low_pass, stride=2)
-        return torch.cat(statistics, dim=1), torch.stack(shifts).sum(dim=0)
+        return torch.stack(statistics, dim=1), torch.stack(shifts).sum(dim=0)
 
-    def _evenness(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Factors of S, X and D that make the pictures even, each (N, 1, H/4, W/4)."""
+    def _evenness(self, picture: Tensor) -> Tensor:
+        """Factors of the products that make the pictures even, (N, 10, H/4, W/4)."""
         mean = F.conv2d(with_margin(F.avg_pool2d(picture, _MEAN_CELL), 2), self.low_pass)
         mean = F.interpolate(mean, scale_factor=_MEAN_CELL / CELL, mode="bilinear", align_corners=False) + _SHADOW
         shallow, deep = mean.reshape(-1, 2, *mean.shape[-2:]).chunk(2, dim=1)
         gain = deep / shallow
-        return gain * gain / deep, gain / deep, 1.0 / deep
+        gains = {(0, 0): gain * gain / deep, (0, 1): gain / deep, (1, 1): 1.0 / deep}  # of two answers' pictures
+        return torch.cat([gains[i // 2, j // 2] for i, j in PRODUCTS], dim=1)
 
 
 def band_features(statistics: Tensor) -> Tensor:
-    """What the statistics say without a lens, (N, B, 3, h, w) -> (N, 3 B, h, w): ln S/D, ln D, and how alike the two are."""
-    s, x, d = statistics.unbind(dim=2)
+    """What the statistics say without a lens, (N, LEVELS, 10, h, w) -> (N, FEATURES, h, w).
+
+    Of each band, with the energies S, D and the correlation X of the pictures: ln S/D, ln D, and how alike the two are.
+    """
+    s, x, d, *_ = (found.flatten(1, 2) for found in statistics.split(len(CENTRES), dim=2))
     ratio = torch.log((s + NOISE_ENERGY) / (d + NOISE_ENERGY))
     strength = 0.5 * torch.log(d + NOISE_ENERGY) + 4.0  # about 0 in the middle of what occurs
     likeness = 2.0 * x / (s + d + 2.0 * NOISE_ENERGY)
@@ -266,21 +282,16 @@ def cost_volume(statistics: Tensor, table: Tensor) -> Tensor:
     """How badly each depth of a lens table explains the pair, by the levels' bands.
 
     Args:
-        statistics: (N, B, 3, h, w), h and w even.
-        table: (N or 1, K, 5 + 3 B).
+        statistics: (N, LEVELS, 10, h, w), h and w even.
+        table: (N or 1, K, TABLE_COLUMNS).
 
     Returns:
-        (N, LEVELS, K, h/2, w/2): ln E, the mean over the bands of each level, less its mean over the depths.
+        (N, LEVELS, K, h/2, w/2): ln E of each level, less its mean over the depths.
     """
-    count, bands, _, height, width = statistics.shape
+    count, _, products, height, width = statistics.shape
     labels = table.shape[1]
-    pooled = F.avg_pool2d(statistics.flatten(1, 2), 2).reshape(count, bands, STATISTICS, -1)
-    factors = table[..., -STATISTICS * bands :].reshape(-1, labels, bands, STATISTICS).transpose(1, 2)  # (N, B, K, 3)
-    each = bands // LEVELS
-    misfits = [
-        (factors[:, band::each] @ pooled[:, band::each]).clamp_min(0.0) + _LEAST_MISFIT  # of all levels at once
-        for band in range(each)
-    ]
-    costs = torch.log(reduce(torch.mul, misfits)) / each  # one logarithm for the product
-    costs = costs - costs.mean(dim=2, keepdim=True)  # (N, LEVELS, K, cells)
+    pooled = F.avg_pool2d(statistics.flatten(1, 2), 2).reshape(count, LEVELS, products, -1)
+    factors = table[..., -LEVELS * products :].reshape(-1, labels, LEVELS, products).transpose(1, 2)
+    costs = torch.log((factors @ pooled).clamp_min(0.0) + _LEAST_MISFIT)  # (N, LEVELS, K, cells)
+    costs = costs - costs.mean(dim=2, keepdim=True)
     return costs.reshape(count, LEVELS, labels, height // 2, width // 2)

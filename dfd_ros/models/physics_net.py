@@ -30,13 +30,12 @@ from torch import Tensor, nn
 from dfd_ros.errors import InputError
 from dfd_ros.models.affinity import AffinityGathering
 from dfd_ros.models.band_evidence import (
-    BANDS,
     CELL,
+    FEATURES,
     LABELS,
     LEVELS,
     PARALLAX,
     PRIOR_TILT,
-    STATISTICS,
     TABLE_COLUMNS,
     AnyLens,
     BandStatistics,
@@ -89,7 +88,7 @@ class PhysicsNet(DepthModel):
         a, b, c, d = features
         self.statistics = BandStatistics(gamma)
         self.from_pictures = _convolution(6, a, CELL, CELL)
-        self.from_bands = _convolution(STATISTICS * BANDS, a)
+        self.from_bands = _convolution(FEATURES, a)
         self.from_position = nn.ModuleList([nn.Conv2d(POSITIONS, a, 1), nn.Conv2d(POSITIONS, b, 1)])
         self.from_costs = _convolution(LEVELS * labels, b)
         self.down = nn.ModuleList([_convolution(n, m, 3, 2) for n, m in ((a, b), (b, c), (c, d))])
@@ -156,7 +155,7 @@ class PhysicsNet(DepthModel):
     def body(
         self,
         pair: Tensor,  # (N, 6, H, W), H and W multiples of 32
-        features: Tensor,  # (N, 3 B, H/4, W/4)
+        features: Tensor,  # (N, FEATURES, H/4, W/4)
         costs: Tensor,  # (N, LEVELS, K, H/8, W/8)
         side: Tensor,  # (N, len(WINDOWS), H/8, W/8)
         labels: Tensor,  # (N or 1, K, PRIOR_TILT + 1): the first columns of the lens table
