@@ -1,12 +1,15 @@
 """The aperture's drivers and its controller: over a real pseudo-terminal, with a device that may fail in every way."""
 
+import errno
 import os
+import termios
 import threading
 import tty
 from contextlib import suppress
 from itertools import pairwise
 
 import pytest
+import serial
 
 from dfd_ros.capture.aperture import Aperture, Mode
 from dfd_ros.capture.controller import ApertureController
@@ -110,6 +113,15 @@ def test_a_line_that_hangs_up_before_a_request_is_an_error(device, monkeypatch):
     with pytest.raises(DriverError, match=f"serial port {device.port} failed: .*Input/output error"):
         driver.set(Aperture.DEEP)
     os.close(line)
+
+
+def test_a_line_that_hangs_up_while_it_is_opened_is_an_error(device, monkeypatch):
+    def gone(_):
+        raise termios.error(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(serial.Serial, "_reset_input_buffer", gone)
+    with pytest.raises(DriverError, match=f"serial port {device.port} cannot be opened: .*Input/output error"):
+        serial_driver(device).open()
 
 
 def test_a_missing_port_and_an_unknown_driver_are_named():

@@ -186,7 +186,17 @@ def test_another_lens_reads_the_same_depth_from_other_blur():
     assert abs(1 / wrong - 1 / 2.5) > 0.12
 
 
-def test_a_zoom_is_a_lens_of_so_much_larger_cocs():
+def test_expected_log_energy_ratios_fall_with_the_blur():
+    """The wider the CoC, the less of each band the shallow picture keeps against the deep one."""
+    factors = lens_table(LENS).double()[:, -len(PRODUCTS) :]  # of the coarsest level
+    precision = torch.zeros(len(factors), 4, 4, dtype=torch.float64)
+    for k, (i, j) in enumerate(PRODUCTS):
+        precision[:, i, j] = precision[:, j, i] = factors[:, k] / (1.0 + (i != j))
+    energies = torch.linalg.inv(precision).diagonal(dim1=1, dim2=2)
+    ratio = torch.log(energies[:, 0] / energies[:, 2])
+    coc = torch.from_numpy(LENS.coc(np.exp(lens_table(LENS)[:, 0].double().numpy())))
+    assert (ratio[coc.argsort()].diff() < 1e-4).all()
+    # A zoom is a lens of so much larger CoCs.
     torch.testing.assert_close(lens_table(LENS, zoom=0.5), lens_table(replace(LENS, coc_scale=10.0)))
 
 

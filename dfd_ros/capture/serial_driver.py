@@ -25,6 +25,9 @@ GREETING = "DFD-APERTURE 1"
 REQUESTS = {Aperture.SHALLOW: "S", Aperture.DEEP: "D"}
 LONGEST_LINE = 128
 
+# pyserial lets termios.error out where it flushes the line of a device that is gone, which it also does to open one.
+_LINE_FAILED = (serial.SerialException, OSError, termios.error)
+
 
 class SerialDriver:
     """Speaks the line protocol above."""
@@ -42,7 +45,7 @@ class SerialDriver:
             self._line = serial.Serial(
                 port, self._settings.baud_rate, timeout=self._settings.timeout, write_timeout=self._settings.timeout
             )
-        except (serial.SerialException, OSError, ValueError) as error:
+        except (*_LINE_FAILED, ValueError) as error:
             raise DriverError(f"serial port {port} cannot be opened: {error}") from error
         answer = self._ask("?")
         if answer != GREETING:
@@ -61,7 +64,7 @@ class SerialDriver:
 
     def close(self) -> None:
         if self._line is not None:
-            with contextlib.suppress(serial.SerialException, OSError):
+            with contextlib.suppress(*_LINE_FAILED):
                 self._line.close()
             self._line = None
 
@@ -75,8 +78,8 @@ class SerialDriver:
             self._line.reset_input_buffer()  # a late answer to an earlier request is not this one's
             self._line.write(f"{request}\n".encode("ascii"))
             answer = self._line.read_until(b"\n", LONGEST_LINE)
-        except (serial.SerialException, OSError, TypeError, termios.error) as error:
-            # pyserial lets the last two out: when the port is closed under it, and when the device is gone
+        except (*_LINE_FAILED, TypeError) as error:
+            # pyserial raises TypeError when the port is closed under it
             raise DriverError(f"serial port {port} failed: {error}") from error
         if not answer.endswith(b"\n") or time.monotonic() > deadline + timeout:
             raise DriverError(f"serial port {port}: no answer to {request!r} within {timeout:g} s, got {answer!r}")

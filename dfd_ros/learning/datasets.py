@@ -73,18 +73,12 @@ def lens_ranges(samples: Iterable[Sample], zoom: tuple[float, float] = (1.0, 1.0
 
     `zoom`: least and greatest factor by which training changed the pictures' size, and so their CoC.
     """
+    lenses = [sample.lens.zoomed(factor) for sample in samples if sample.lens is not None for factor in zoom]
     found: dict[str, list[float]] = {}
-    for sample in samples:
-        lens = sample.lens
-        if lens is None:
-            continue
+    for lens in lenses:
         for name, figure in figures(lens).items():
             found.setdefault(name, []).append(figure)
-    ranges = {name: (min(values), max(values)) for name, values in found.items()}
-    if "largest_coc" in ranges:
-        low, high = ranges["largest_coc"]
-        ranges["largest_coc"] = low * zoom[0], high * zoom[1]
-    return ranges
+    return {name: (min(values), max(values)) for name, values in found.items()}
 
 
 def only_lens(samples: Iterable[Sample]) -> dict[str, Any]:

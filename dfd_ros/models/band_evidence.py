@@ -14,8 +14,8 @@ variables; its data are a Wishart matrix, Anderson, An Introduction to Multivari
 
 over 4 and the number of samples. What four variables add to two, one band by itself, is what the bands have in common: they
 tell how H_s / H_d goes through the level's octave, whatever spectrum the texture happens to have there. So the blur of a single
-cell is found ten times as sharply, as by the whitened projection of `dfd_ros.optics.projection` with its hundreds of
-frequencies. ρ stands for all that is not in the model.
+cell is found five to nine times as sharply, which is near what the whitened projection of `dfd_ros.optics.projection` makes
+of hundreds of frequencies. ρ stands for all that is not in the model.
 
 E is linear in what was kept: the cost volume of a lens is one small matrix product, and the matrix is the lens.
 `lens_table` makes it: for each of K depths, even in 1/z over the lens's range, ln z and ten factors a level. Tables are
@@ -238,10 +238,9 @@ class BandStatistics(nn.Module):
         for level in range(LEVELS):
             step, side = _BLOCKS[level]
             answers = filter_picture(picture, getattr(self, f"kernels_{level}"), _TAPS // 2, step * side)
-            shallow, deep = answers.unflatten(0, (count, 2)).unbind(dim=1)
-            one = answers.unflatten(0, (count, 2)).flatten(1, 2).split(1, dim=1)
-            found = [shallow * shallow, shallow * deep, deep * deep]  # in the order of PRODUCTS
-            found += [one[i] * one[j] for i, j in PRODUCTS[3 * len(CENTRES) :]]
+            answers = answers.unflatten(0, (count, 2))  # (N, pictures, bands, b, h, w)
+            shallow, one = answers[:, 0], answers.flatten(1, 2).split(1, dim=1)
+            found = [one[i] * one[j] for i, j in PRODUCTS]
             if level < SHIFT_LEVELS:
                 lower = picture.unflatten(0, (count, 2))[:, 1]
                 found += self.displacement.products(lower, shallow, level, size)
