@@ -7,7 +7,10 @@
 # pictures at the narrow aperture, rendered at F/2 and F/14 (config/lenses/protocol.yaml), train and score all systems. Table 2:
 # the photographs themselves, for the systems that need no all-in-focus picture.
 #
-# STEPS    for each system (2500: on one H200 all of it should take less than 25 minutes)
+# STEPS    for each system (2500: on one H200 all of it should take less than 25 minutes); those of one system after its name, such
+#          as STEPS="2500 two_headed=400", where not steps but time shall be the same for all
+# ONLY     train these alone, such as ONLY="single two_headed", and make no tables; what is there is not trained again
+# OURS     weights of ours to tune, a file or a name of the zoo; without them it is trained first, on made-up scenes
 # LENS     lens file of the photographs; without one it is calibrated here, on the scenes trained on
 # FOLDS    blocks of scenes (5)
 # SET      more changes for all recipes, such as SET="train.devices=8 data.workers=4"
@@ -15,7 +18,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 photographs=$(realpath "${1:?expected a folder of dual-aperture photographs}")
 out=${2:-runs/all}
-steps=${STEPS:-2500} folds=${FOLDS:-5} dfd=.venv/bin/dfd
+folds=${FOLDS:-5} dfd=.venv/bin/dfd
 fold=$((folds - 1))
 protocol=$PWD/config/lenses/protocol.yaml
 mkdir -p "$out"
@@ -29,9 +32,24 @@ fi
 lens=$(realpath "$lens")
 held_out=(data.{train.0,validate_on}.folds="$folds" data.{train.0,validate_on}.fold="$fold")
 
+# steps_of NAME: from STEPS.
+steps_of() {
+  local steps=2500 entry
+  for entry in ${STEPS:-}; do
+    case $entry in
+      "$1"=*) steps=${entry#*=}; break ;;
+      *=*) ;;
+      *) steps=$entry ;;
+    esac
+  done
+  echo "$steps"
+}
+
 # train NAME RECIPE DATA [CHANGE...]: into OUT/NAME; gone on with if it was stopped.
 train() {
-  local name=$1 recipe=$2 data=$3
+  local name=$1 recipe=$2 data=$3 steps
+  [[ -z ${ONLY:-} || " $ONLY " == *" $name "* ]] || return 0
+  steps=$(steps_of "$name")
   local changes=(name="$name" train.steps="$steps" train.round=$(((steps + 4) / 5)) ${SET:-} "${@:4}")
   echo "== $name"
   $dfd train "$recipe" --data "$data" --out "$out/$name" --resume "${changes[@]/#/--set=}"
@@ -40,6 +58,7 @@ train() {
 # score TITLE DATA LENS NAME...: a report in OUT/TITLE.
 score() {
   local title=$1 data=$2 calibration=$3
+  [[ -z ${ONLY:-} ]] || return 0
   shift 3
   local others=()
   for name in "${@:2}"; do others+=(--compare "$name"); done
@@ -49,7 +68,8 @@ score() {
 
 weights() { for name in "$@"; do echo "$out/$name/$name.safetensors"; done; }
 
-train ours ours synthetic
+ours=${OURS:-$out/ours/ours.safetensors}
+[[ -n ${OURS:-} ]] || train ours ours synthetic
 
 rendered=dslr-rendered:$photographs
 systems=(dual_aperture dual_aperture_no_cue single all_in_focus d3net_single d3net_dual two_headed defocus_focus dense_aspp)
@@ -59,16 +79,17 @@ for sequence in 1:[0.2] 6:[0.2,0.8,0.1,0.9,0.3,0.7] 10:[0.2,0.8,0.1,0.9,0.3,0.7,
   systems+=("dense_aspp_f${sequence%%:*}")
 done
 source="{spec: '$rendered', lens: '$protocol'"
-train ours-rendered ours "$rendered" "model.init=$(weights ours)" \
-  "data.train=[$source}]" "data.validate_on=$source, held_out: true, count: 16}" "${held_out[@]}"
-mapfile -t files < <(weights ours-rendered ours "${systems[@]}")
-score rendered "$rendered" "$protocol" "${files[@]}" classical s_transform edge_ratio constant:1.8
+on_rendered=("data.train=[$source}]" "data.validate_on=$source, held_out: true, count: 16}" "${held_out[@]}")
+train ours-rendered ours "$rendered" "${on_rendered[@]}"
+train ours-tuned ours "$rendered" "model.init=$ours" "${on_rendered[@]}"
+mapfile -t files < <(weights ours-rendered ours-tuned "${systems[@]}")
+score rendered "$rendered" "$protocol" "${files[@]}" "$ours" classical s_transform edge_ratio constant:1.8
 
 plain=(data.train.0.lens= data.validate_on.lens= data.train.0.register_pairs=true data.validate_on.register_pairs=true)
 for name in d3net_single d3net_dual dual_aperture; do
   train "$name-dslr" "$name" "dslr:$photographs" "${plain[@]}" "${held_out[@]}"
 done
-train ours-dslr ours_dslr "$photographs" "model.init=$(weights ours)" "data.train.0.lens=$lens" "data.validate_on.lens=$lens" \
+train ours-dslr ours_dslr "$photographs" "model.init=$ours" "data.train.0.lens=$lens" "data.validate_on.lens=$lens" \
   "${held_out[@]}"
-mapfile -t files < <(weights ours-dslr ours d3net_single-dslr d3net_dual-dslr dual_aperture-dslr)
-score photographs "dslr:$photographs" "$lens" "${files[@]}" classical s_transform edge_ratio constant:1.8
+mapfile -t files < <(weights ours-dslr d3net_single-dslr d3net_dual-dslr dual_aperture-dslr)
+score photographs "dslr:$photographs" "$lens" "${files[@]}" "$ours" classical s_transform edge_ratio constant:1.8

@@ -38,9 +38,12 @@ def message(type_name, /, **given):
     return STORE.types[type_name](**fields)
 
 
+def time_of(stamp_ns):
+    return message("builtin_interfaces/msg/Time", sec=stamp_ns // SECOND, nanosec=stamp_ns % SECOND)
+
+
 def header(stamp_ns, frame="camera"):
-    stamp = message("builtin_interfaces/msg/Time", sec=stamp_ns // SECOND, nanosec=stamp_ns % SECOND)
-    return message("std_msgs/msg/Header", stamp=stamp, frame_id=frame)
+    return message("std_msgs/msg/Header", stamp=time_of(stamp_ns), frame_id=frame)
 
 
 def image(stamp_ns, array, encoding, padding=0):
@@ -56,6 +59,38 @@ def image(stamp_ns, array, encoding, padding=0):
         encoding=encoding,
         step=rows.shape[1],
         data=rows.reshape(-1),
+    )
+
+
+def cloud(stamp_ns, names, columns):
+    """A LiDAR's sweep of float32 fields, (N, number of names)."""
+    packed = np.ascontiguousarray(columns, "<f4")
+    fields = [
+        message("sensor_msgs/msg/PointField", name=n, offset=4 * i, datatype=7, count=1) for i, n in enumerate(names)
+    ]
+    return message(
+        "sensor_msgs/msg/PointCloud2",
+        header=header(stamp_ns, "lidar"),
+        height=1,
+        width=len(packed),
+        fields=fields,
+        point_step=packed.itemsize * len(fields),
+        row_step=packed.nbytes,
+        data=packed.reshape(-1).view(np.uint8),
+        is_dense=True,
+    )
+
+
+def aperture_state(number, begin, settled, known_until):
+    """After `number` transitions, the last begun and settled then; shallow and deep in turn."""
+    return message(
+        "dfd_msgs/msg/ApertureState",
+        header=header(known_until),
+        index=number % 2,
+        f_number=(1.8, 4.0)[number % 2],
+        transition_start=time_of(begin),
+        settled_at=time_of(settled),
+        transitions=number,
     )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from bag_maker import MESSAGE_FOLDER, SECOND, STORE, cdr, header, image, message
+from bag_maker import MESSAGE_FOLDER, SECOND, STORE, aperture_state, cdr, cloud, header, image, message, time_of
 
 from dfd_ros.data.bags import BagWriter
 from dfd_ros.lidar.calibration import load_extrinsics
@@ -18,6 +18,7 @@ MS = SECOND // 1000
 PERIOD = 100 * MS  # of frames and sweeps
 DELAY = 8 * MS
 EXPOSURES = (0.001, 0.004)
+TIMED = ("x", "y", "z", "time")  # the sweeps' fields
 IMAGE, INFO, STATE = "/camera/image_raw", "/camera/camera_info", "/camera/aperture/state"
 EXPOSURE, POINTS, STATIC, TWIST = "/camera/exposure", "/camera/points", "/tf_static", "/camera/twist"
 
@@ -57,17 +58,17 @@ def record(seed=0, frames=60, moving=False):
             Recorded(EXPOSURE, exposure, late),
             Recorded(INFO, _info(vehicle.camera, stamp), late + 1),
             Recorded(IMAGE, image(stamp, grey, "mono8"), late + 2),
-            Recorded(STATE, _state(number, stamp), stamp + 30 * MS),
+            Recorded(STATE, aperture_state(number, stamp - 30 * MS, stamp - 10 * MS, stamp + 30 * MS), stamp + 30 * MS),
         ]
         swept = stamp + 3 * MS
         speed = vehicle.world_from_camera(seconds).rotation.T @ [settings.speed if moving else 0.0, 0.0, 0.0]
         twist = message("geometry_msgs/msg/TwistStamped", header=header(swept))
         twist.twist.linear.x, twist.twist.linear.y, twist.twist.linear.z = speed.tolist()
+        sweep = vehicle.sweep(seconds + 0.003)
+        points = cloud(swept, TIMED, np.stack([sweep[name] for name in TIMED], axis=1))
         messages += [
             Recorded(TWIST, twist, swept + DELAY),
-            Recorded(
-                POINTS, _cloud(swept, vehicle.sweep(seconds + 0.003)), swept + DELAY + int(rng.integers(0, 20 * MS))
-            ),
+            Recorded(POINTS, points, swept + DELAY + int(rng.integers(0, 20 * MS))),
         ]
     return sorted(messages, key=lambda one: one.received)
 
@@ -88,10 +89,6 @@ def stamp_of(content):
     return content.header.stamp.sec * SECOND + content.header.stamp.nanosec
 
 
-def time_of(stamp):
-    return message("builtin_interfaces/msg/Time", sec=stamp // SECOND, nanosec=stamp % SECOND)
-
-
 def restamped(one, by):
     """The message with its stamp later by so many nanoseconds."""
     changed = copied(one)
@@ -108,18 +105,6 @@ def repainted(one, picture):
     return Recorded(one.topic, image(stamp_of(one.content), picture, "mono8"), one.received)
 
 
-def _state(number, stamp):
-    return message(
-        "dfd_msgs/msg/ApertureState",
-        header=header(stamp + 30 * MS),
-        index=number % 2,
-        f_number=(1.8, 4.0)[number % 2],
-        transition_start=time_of(stamp - 30 * MS),
-        settled_at=time_of(stamp - 10 * MS),
-        transitions=number,
-    )
-
-
 def _info(camera, stamp):
     return message(
         "sensor_msgs/msg/CameraInfo",
@@ -128,26 +113,6 @@ def _info(camera, stamp):
         height=camera.height,
         k=camera.matrix.ravel(),
         distortion_model="plumb_bob",
-    )
-
-
-def _cloud(stamp, points):
-    """The sweep with its points' times."""
-    names = ("x", "y", "z", "time")
-    packed = np.stack([points[name] for name in names], axis=1).astype("<f4")
-    fields = [
-        message("sensor_msgs/msg/PointField", name=n, offset=4 * i, datatype=7, count=1) for i, n in enumerate(names)
-    ]
-    return message(
-        "sensor_msgs/msg/PointCloud2",
-        header=header(stamp, "lidar"),
-        height=1,
-        width=len(packed),
-        fields=fields,
-        point_step=16,
-        row_step=16 * len(packed),
-        data=packed.reshape(-1).view(np.uint8),
-        is_dense=True,
     )
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from bag_maker import MESSAGE_FOLDER, SECOND, STORE, cdr, header, image, message
+from bag_maker import MESSAGE_FOLDER, SECOND, STORE, aperture_state, cdr, cloud, header, image, message
 from mcap.reader import make_reader
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from typer.testing import CliRunner
@@ -69,24 +69,10 @@ def camera_info(stamp, width=WIDTH, height=HEIGHT):
     return message(INFO, header=header(stamp), width=width, height=height, k=k, distortion_model="plumb_bob")
 
 
-def cloud(stamp, z=WALL):
+def wall(stamp, z=WALL):
     """A wall straight ahead, seen by a LiDAR 0.1 m above the camera whose axes are the camera's."""
     x, y = np.meshgrid(np.linspace(-4, 4, 60), np.linspace(-3, 3, 30))
-    points = np.stack([x, y + 0.1, np.full_like(x, z)], axis=-1).reshape(-1, 3).astype("<f4")
-    fields = [
-        message("sensor_msgs/msg/PointField", name=n, offset=4 * i, datatype=7, count=1) for i, n in enumerate("xyz")
-    ]
-    return message(
-        CLOUD,
-        header=header(stamp, "lidar"),
-        height=1,
-        width=len(points),
-        fields=fields,
-        point_step=12,
-        row_step=12 * len(points),
-        data=points.reshape(-1).view(np.uint8),
-        is_dense=True,
-    )
+    return cloud(stamp, "xyz", np.stack([x, y + 0.1, np.full_like(x, z)], axis=-1).reshape(-1, 3))
 
 
 def static_transforms():
@@ -99,22 +85,6 @@ def static_transforms():
     return message(TRANSFORMS, transforms=[stamped])
 
 
-def time_of(stamp):
-    return message("builtin_interfaces/msg/Time", sec=stamp // SECOND, nanosec=stamp % SECOND)
-
-
-def state(index, begin, settled, known_until):
-    return message(
-        STATE,
-        header=header(known_until),
-        index=index % 2,
-        f_number=(1.8, 4.0)[index % 2],
-        transition_start=time_of(begin),
-        settled_at=time_of(settled),
-        transitions=index,
-    )
-
-
 def drive(frames=12, pictures=None, lidar=True, delay=5 * MS, late_settling=(), start=START):
     """What a vehicle records: (topic, type, message, time of receipt), shallow and deep frames in turn."""
     pictures = pictures or {}
@@ -125,9 +95,14 @@ def drive(frames=12, pictures=None, lidar=True, delay=5 * MS, late_settling=(), 
         picture = pictures.get(i, (SHALLOW, DEEP)[i % 2])
         yield "/cam/camera_info", INFO, camera_info(stamp, picture.shape[1], picture.shape[0]), stamp + delay
         yield "/cam/image_raw", IMAGE, image(stamp, picture, "rgb8"), stamp + delay
-        yield "/cam/aperture/state", STATE, state(i, stamp - 20 * MS, settled, stamp + 30 * MS), stamp + 30 * MS + delay
+        yield (
+            "/cam/aperture/state",
+            STATE,
+            aperture_state(i, stamp - 20 * MS, settled, stamp + 30 * MS),
+            stamp + 30 * MS + delay,
+        )
         if lidar and i % 2:
-            yield "/cam/points", CLOUD, cloud(stamp + 10 * MS), stamp + 40 * MS + delay
+            yield "/cam/points", CLOUD, wall(stamp + 10 * MS), stamp + 40 * MS + delay
 
 
 def pairs_of(frames=4):
@@ -600,7 +575,7 @@ def test_a_short_recording_has_its_validation_too():
 
 
 def test_a_clock_that_jumped_makes_no_flood_of_parts(tmp_path):
-    state_at_0 = ("/cam/aperture/state", STATE, state(0, START, START, START), 0)
+    state_at_0 = ("/cam/aperture/state", STATE, aperture_state(0, START, START, START), 0)
     with BagReader(write(tmp_path / "drive", [state_at_0, *drive(4)])) as opened:
         parts = list(slices(opened))
     assert len(parts) <= 2000

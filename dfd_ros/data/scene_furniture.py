@@ -242,4 +242,35 @@ def tree(layout: Layout, foot: Vector, unit: float, yaw: float) -> None:
         body(layout, BALL, clump, unit * rng.uniform(0.3, 1.1, 3), any_turn(rng), [leaves])
 
 
+def bush(layout: Layout, foot: Vector, unit: float, yaw: float) -> None:
+    """Leaves in clumps, from the ground up."""
+    rng = layout.rng
+    wide, leaves = unit * rng.uniform(0.2, 0.7), layout.look(foot[2], 0.0)
+    for _ in range(int(rng.integers(4, 12))):
+        clump = wide * rng.uniform(0.3, 0.8, 3)
+        body(
+            layout,
+            BALL,
+            foot + wide * rng.normal(size=3) * [0.8, 0.0, 0.5] - [0, clump[1], 0],
+            clump,
+            any_turn(rng),
+            [leaves],
+        )
+
+
+def cabinet(layout: Layout, foot: Vector, unit: float, yaw: float) -> None:
+    """A bin, a meter or a kiosk: a box on the ground or on a post, lettered in front."""
+    rng = layout.rng
+    half = unit * np.array([rng.uniform(0.1, 0.45), rng.uniform(0.2, 0.7), rng.uniform(0.1, 0.35)])
+    raised = unit * rng.uniform(0.3, 0.9) if rng.random() < 0.5 else 0.0
+    paint = layout.look(foot[2], 0.6)
+    front = layout.poster(half[0], half[1]) if rng.random() < 0.6 else paint
+    body(layout, BOX, foot - [0, raised + half[1], 0], half, about_y(yaw), [paint, paint, paint, paint, front, front])
+    if raised:
+        post = np.array([0.3 * half[0], 0.3 * half[0], 0.5 * raised])
+        body(layout, POLE, foot - [0, 0.5 * raised, 0], post, UPRIGHT, [paint])
+
+
 STREET_THINGS = (car, car, car, mast, mast, tree, tree, person, person, pile)
+PAVEMENT_THINGS = (mast, bush, bush, cabinet, cabinet, person, pile)
+"""What may stand close by."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dfd_ros.data.scene_caster import BOX, POLE, Light
-from dfd_ros.data.scene_furniture import FURNITURE, STREET_THINGS, body, float_by, house
+from dfd_ros.data.scene_furniture import FURNITURE, PAVEMENT_THINGS, STREET_THINGS, body, float_by, house
 from dfd_ros.data.scene_layout import (
     ROOM_RANGE,
     Layout,
@@ -155,7 +155,7 @@ def _clutter(layout: Layout) -> Scene:
 
 
 def _street(layout: Layout) -> Scene:
-    """A road between houses, with cars, poles, trees and people, under a sky or before a house."""
+    """A road between houses, with cars, trees and people, and signs and bushes close by, under a sky or before a house."""
     rng, view = layout.rng, layout.view
     unit = view.farthest / STREET_RANGE
     layout.tilt = tilt = nearly_level(rng, 1.0, 3.0, 1.5)
@@ -180,11 +180,15 @@ def _street(layout: Layout) -> Scene:
     if rng.random() < 0.5:
         half = unit * np.array([rng.uniform(8, 30), rng.uniform(4, 12), 3.0])
         house(layout, np.array([layout.column(length), height - half[1], length - half[2]]), half, yaw)
-    for _ in range(int(rng.integers(6, 20))):
-        z = layout.distance(view.nearest + 3.0 * unit, 0.9 * length)
-        foot = np.array([layout.column(z), height, z])
-        thing = STREET_THINGS[rng.integers(len(STREET_THINGS))]
-        thing(layout, foot, unit, rng.normal(0.0, 10.0) + rng.choice([0.0, 90.0], p=[0.8, 0.2]))
+    for things, nearest, farthest, number in (
+        (STREET_THINGS, 3.0, 0.9 * length, (6, 20)),
+        (PAVEMENT_THINGS, 0.2, 0.3 * length, (2, 8)),
+    ):
+        for _ in range(int(rng.integers(*number))):
+            z = layout.distance(view.nearest + nearest * unit, farthest)
+            foot = np.array([layout.column(z), height, z])
+            thing = things[rng.integers(len(things))]
+            thing(layout, foot, unit, rng.normal(0.0, 10.0) + rng.choice([0.0, 90.0], p=[0.8, 0.2]))
     for _ in range(int(rng.integers(0, 3))):
         float_by(layout, 0.8 * length)
     sky = rng.uniform(0.5, 1.5) * (0.5 + 0.5 * tint(rng))
