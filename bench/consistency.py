@@ -1,21 +1,28 @@
-"""Does self-consistency rank errors better? The sparsification curve of a network on made-up scenes, before and after.
+"""Does self-consistency rank errors better? The sparsification curve of a network, before and after.
+
+    python bench/consistency.py                      # ours, on made-up scenes
+    python bench/consistency.py WEIGHTS DATA         # another network, on KIND:PATH (the last fifth of its scenes)
 
 Pixels are left out from the least confident on; the curve is the mean relative error of those that are left, over the
 share left out, and the area under it is small where confidence knows the errors (Wannenwetsch, Keuper & Roth,
 "ProbFlow: Joint Optical Flow and Uncertainty Estimation", ICCV 2017). Areas are over the error of all pixels: 1 is what
-chance gives. The oracle leaves out the largest errors first.
+chance gives, and what a network has that says nothing of its errors. The oracle leaves out the largest errors first.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from table import Row, report
 
+from dfd_ros.data.open import open_dataset
+from dfd_ros.data.samples import Sample
 from dfd_ros.data.synthetic import SyntheticScenes, SyntheticSettings
 from dfd_ros.inference.graph import DepthGraph, GraphSettings, lens_inputs
 from dfd_ros.inference.weights import load_weights
@@ -26,6 +33,7 @@ WEIGHTS = "ours"
 SCENES = 16
 SIZE = (240, 320)
 SEED = 4242  # not one trained on
+HELD_OUT = 0.8  # from here on of a data set, as `bench/train_all.sh` has it
 LEAST_BETTER = 0.5
 """Share of the scenes in which the ranking must be better."""
 
@@ -41,11 +49,10 @@ class Areas:
     oracle: float
 
 
-def measure() -> list[Row]:
+def measure(weights: str, data: str) -> list[Row]:
     torch.set_num_threads(1)
-    model, _ = load_weights(find_weights(WEIGHTS))
-    scenes = SyntheticScenes(SyntheticSettings(shape=SIZE, seed=SEED))
-    areas = [compare(model, scenes, index) for index in range(SCENES)]
+    model, _ = load_weights(find_weights(weights))
+    areas = [compare(model, sample) for sample in scenes(data)]
     before, after, oracle = (
         float(np.mean([getattr(a, name) for a in areas])) for name in ("before", "after", "oracle")
     )
@@ -58,20 +65,33 @@ def measure() -> list[Row]:
     ]
 
 
-def compare(model: DepthModel, scenes: SyntheticScenes, index: int) -> Areas:
-    sample = scenes.sample(index)
+def scenes(data: str) -> Iterator[Sample]:
+    """Made-up ones, or those of a data set that are held out."""
+    if not data:
+        made_up = SyntheticScenes(SyntheticSettings(shape=SIZE, seed=SEED))
+        yield from (made_up.sample(index) for index in range(SCENES))
+    else:
+        dataset = open_dataset(data)
+        first = int(HELD_OUT * len(dataset))
+        yield from (dataset.read(index) for index in range(first, min(first + SCENES, len(dataset))))
+
+
+def compare(model: DepthModel, sample: Sample) -> Areas:
     assert sample.lens is not None
-    images = torch.from_numpy(np.concatenate([sample.shallow, sample.deep], axis=2).transpose(2, 0, 1)[None].copy())
+    pictures = {"shallow": sample.shallow, "deep": sample.deep}
+    seen = np.concatenate([pictures[name] for name in model.signature.inputs], axis=2)
+    images = torch.from_numpy(seen.transpose(2, 0, 1)[None].copy())
     confidences = []
     for consistency in (False, True):
-        graph = DepthGraph(model, GraphSettings(SIZE, None, consistency))
+        graph = DepthGraph(model, GraphSettings(sample.depth.shape, None, consistency))
         with torch.inference_mode():
             outputs = graph(images, *lens_inputs(sample.lens, graph.inputs).values())
         answers = dict(zip(graph.outputs, (output[0, 0].numpy() for output in outputs), strict=True))
-        confidences.append(answers["confidence"])
+        confidences.append(answers.get("confidence"))
     known = np.isfinite(sample.depth)
     error = (np.abs(answers["depth"] - sample.depth) / sample.depth)[known]
-    return Areas(*(area(each[known], error) for each in confidences), area(-error, error))
+    before, after = (1.0 if each is None else area(each[known], error) for each in confidences)
+    return Areas(before, after, area(-error, error))
 
 
 def area(confidence: Array, error: Array) -> float:
@@ -82,5 +102,11 @@ def area(confidence: Array, error: Array) -> float:
 
 
 if __name__ == "__main__":
-    print(f"{SCENES} scenes, {WEIGHTS}", file=sys.stderr)
-    report("Confidence with and without self-consistency: area under the sparsification curve", measure)
+    named = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    weights, data = named or (WEIGHTS, "")
+    sys.argv = [argument for argument in sys.argv if argument not in named]
+    print(f"{SCENES} scenes, {Path(weights).stem}", file=sys.stderr)
+    report(
+        "Confidence with and without self-consistency: area under the sparsification curve",
+        lambda: measure(weights, data),
+    )

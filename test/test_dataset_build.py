@@ -463,7 +463,7 @@ def test_a_folder_of_other_settings_or_version_is_refused(bag, built, tmp_path):
     (tmp_path / "mine" / "letter.txt").touch()
     with pytest.raises(InputError, match="expected a new or empty folder"):
         building.build([bag], tmp_path / "mine", SETTINGS)
-    with files.locked(built / "work" / "lock"), pytest.raises(InputError, match="no other build at work"):
+    with files.locked(built / "work" / "lock", "it"), pytest.raises(InputError, match="no other process at work"):
         building.build([bag], built, SETTINGS)
 
 

@@ -18,6 +18,7 @@ from torch import nn
 from dfd_ros.data.rendered import protocol_lens
 from dfd_ros.data.samples import Dataset, Sample, Window
 from dfd_ros.data.synthetic import SyntheticScenes, SyntheticSettings
+from dfd_ros.datasets.files import locked
 from dfd_ros.errors import InputError
 from dfd_ros.inference.tensors import read_tensors
 from dfd_ros.inference.weights import load_weights
@@ -231,6 +232,17 @@ def test_a_folder_with_a_training_is_not_overwritten_and_not_gone_on_with_by_ano
         train.train(tiny(), out)
     with pytest.raises(InputError, match=r"train.seed is 0, got 7"):
         train.train(tiny("train.seed=7"), out, resume=True)
+
+
+def test_two_trainings_do_not_write_into_one_folder(finished):
+    out, _ = finished
+    before, _ = last(out)
+    with (
+        locked(out / "recipe.yaml", "it"),
+        pytest.raises(InputError, match=f"{out}: expected no other process at work"),
+    ):
+        train.train(tiny(), out, resume=True)
+    assert same(last(out)[0], before)
 
 
 def test_a_finished_training_resumed_stays_as_it_is(finished):

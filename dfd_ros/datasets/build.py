@@ -74,7 +74,7 @@ def build(
     paths, out = name_bags(bags), out.resolve()
     engine: Engine = partial(run_tasks, workers=workers, scheduler=scheduler)
     _open_folder(out, settings)
-    with locked(out / WORK / LOCK):
+    with locked(out / WORK / LOCK, f"data set {out}"):
         report = BuildReport()
         counts: dict[str, int] = {}
         for plan in _plans(paths, out, settings, engine, report, progress):

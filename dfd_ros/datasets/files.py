@@ -205,10 +205,14 @@ class Ledger:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, folder: str) -> Iterator[None]:
     """Hold a lock file; raises InputError where another process does, StorageError where it cannot be made.
 
     Object storage has none: there nothing is held.
+
+    Args:
+        path: The file.
+        folder: What it guards, for people.
     """
     if is_remote(path):
         yield
@@ -219,7 +223,5 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(
-                f"data set {path.parent.parent}: expected no other build at work in it, found one"
-            ) from error
+            raise InputError(f"{folder}: expected no other process at work in it, found one") from error
         yield

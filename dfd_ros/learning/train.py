@@ -19,7 +19,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +33,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
 
 from dfd_ros.data.samples import Dataset, Sample
+from dfd_ros.datasets.files import locked
 from dfd_ros.errors import InputError
 from dfd_ros.inference.tensors import SUFFIX
 from dfd_ros.inference.weights import ModelCard
@@ -43,7 +44,7 @@ from dfd_ros.learning.recipe import Recipe, load_recipe, save_recipe
 from dfd_ros.learning.system import LOSS, System
 from dfd_ros.learning.weights import save_weights
 
-CHECKPOINTS, LOGS = "checkpoints", "logs"
+RECIPE, CHECKPOINTS, LOGS = "recipe.yaml", "checkpoints", "logs"
 BEST, LAST = "best", "last"
 MAX_WORKERS = 15
 """Processes that load data, where the recipe leaves it open."""
@@ -75,13 +76,19 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, console: Console |
         The result; None in all processes but the first.
 
     Raises:
-        InputError: The recipe, the data or the folder cannot be used, a loss is not a number, or the disk is full.
+        InputError: The recipe, the data or the folder cannot be used, another training is at work in it, a loss is not
+            a number, or the disk is full.
     """
-    console = console or Console(quiet=True)
+    last = prepare_folder(recipe, out, resume)
+    with nullcontext() if _is_helper() else locked(out / RECIPE, f"out: {out}"):
+        return _train(recipe, out, last, console or Console(quiet=True))
+
+
+def _train(recipe: Recipe, out: Path, last: Path | None, console: Console) -> TrainResult | None:
+    """In a folder that is ready, from its last checkpoint on."""
     # Before the processes that load are forked: they keep to one thread each, and OpenCV's pool does not survive a fork.
     cv2.setNumThreads(1)
     steps, rounds = equal_rounds(recipe)
-    last = prepare_folder(recipe, out, resume)
     batches, validation = open_batches(recipe), open_data(recipe.data.validate_on)
     system = System(recipe, steps * rounds)
     _share_cores(recipe)
@@ -117,8 +124,8 @@ def prepare_folder(recipe: Recipe, out: Path, resume: bool) -> Path | None:
     Raises:
         InputError: The folder holds a training that is not to be resumed, or that was begun with another recipe.
     """
-    file, last = out / "recipe.yaml", out / CHECKPOINTS / f"{LAST}{SUFFIX}"
-    if any(os.environ.get(rank, "0") != "0" for rank in _RANKS):
+    file, last = out / RECIPE, out / CHECKPOINTS / f"{LAST}{SUFFIX}"
+    if _is_helper():
         return last if resume and last.is_file() else None
     if not file.is_file():
         try:
@@ -138,6 +145,11 @@ def prepare_folder(recipe: Recipe, out: Path, resume: bool) -> Path | None:
                 f"got {now.get(key)!r}"
             )
     return last if resume and last.is_file() else None
+
+
+def _is_helper() -> bool:
+    """Whether a launcher started this process, and not as the first of them, who writes."""
+    return any(os.environ.get(rank, "0") != "0" for rank in _RANKS)
 
 
 class StepSampler(torch.utils.data.Sampler[int]):

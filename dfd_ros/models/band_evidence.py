@@ -48,7 +48,7 @@ LEVELS = 4
 CENTRES = (0.30, 0.21)
 """Of a level's bands, cycles per pixel of the level: half an octave apart."""
 BANDS = LEVELS * len(CENTRES)
-PRODUCTS = ((0, 0), (1, 1), (0, 2), (1, 3), (2, 2), (3, 3), (0, 1), (2, 3), (0, 3), (1, 2))
+PRODUCTS = ((0, 0), (1, 1), (2, 2), (3, 3), (0, 2), (1, 3), (0, 1), (2, 3), (0, 3), (1, 2))
 """What is kept of a level: products of its answers, which are s_1, s_2 of the shallow picture and d_1, d_2 of the deep one."""
 FEATURES = 3 * BANDS
 """Channels of `band_features`."""
@@ -239,15 +239,15 @@ class BandStatistics(nn.Module):
             step, side = _BLOCKS[level]
             answers = filter_picture(picture, getattr(self, f"kernels_{level}"), _TAPS // 2, step * side)
             answers = answers.unflatten(0, (count, 2))  # (N, pictures, bands, b, h, w)
-            shallow, one = answers[:, 0], answers.flatten(1, 2).split(1, dim=1)
-            found = [one[i] * one[j] for i, j in PRODUCTS]
+            shallow, deep = answers.unbind(dim=1)
+            found = _products(shallow, deep)
             if level < SHIFT_LEVELS:
                 lower = picture.unflatten(0, (count, 2))[:, 1]
                 found += self.displacement.products(lower, shallow, level, size)
             products = filter_each(torch.cat(found, dim=1).mean(dim=2), self.triangle)
             if level == LEVELS - 1:
                 products = F.interpolate(products, scale_factor=2.0, mode="bilinear", align_corners=False)
-            s, x, d, _, _, *slopes = products.split(len(CENTRES), dim=1)
+            s, d, x, _, _, *slopes = products.split(len(CENTRES), dim=1)
             if level < SHIFT_LEVELS:
                 shifts.append(self.displacement.evidence(slopes, (s, x, d), 0.5**level, CELL, size))
             statistics.append(products[:, : len(PRODUCTS)] * evenness)
@@ -265,14 +265,21 @@ class BandStatistics(nn.Module):
         return torch.cat([gains[i // 2, j // 2] for i, j in PRODUCTS], dim=1)
 
 
+def _products(shallow: Tensor, deep: Tensor) -> list[Tensor]:
+    """The `PRODUCTS` of answers (N, 2, b, h, w), two at a time."""
+    (s_1, s_2), (d_1, d_2) = shallow.split(1, dim=1), deep.split(1, dim=1)
+    return [shallow * shallow, deep * deep, shallow * deep, s_1 * s_2, d_1 * d_2, s_1 * d_2, s_2 * d_1]
+
+
 def band_features(statistics: Tensor) -> Tensor:
     """What the statistics say without a lens, (N, LEVELS, 10, h, w) -> (N, FEATURES, h, w).
 
     Of each band, with the energies S, D and the correlation X of the pictures: ln S/D, ln D, and how alike the two are.
     """
-    s, x, d, *_ = (found.flatten(1, 2) for found in statistics.split(len(CENTRES), dim=2))
-    ratio = torch.log((s + NOISE_ENERGY) / (d + NOISE_ENERGY))
-    strength = 0.5 * torch.log(d + NOISE_ENERGY) + 4.0  # about 0 in the middle of what occurs
+    s, d, x, *_ = (found.flatten(1, 2) for found in statistics.split(len(CENTRES), dim=2))
+    ln_s, ln_d = torch.log(torch.cat([s, d], dim=1) + NOISE_ENERGY).chunk(2, dim=1)
+    ratio = ln_s - ln_d
+    strength = 0.5 * ln_d + 4.0  # about 0 in the middle of what occurs
     likeness = 2.0 * x / (s + d + 2.0 * NOISE_ENERGY)
     return torch.cat([ratio, strength, likeness], dim=1)
 
