@@ -180,19 +180,19 @@ class EdgeRatioEstimator:
         self._blurs = apparent_blur(self._cocs, lens.psf)
 
     def estimate(self, shallow: Image, deep: Image | None = None) -> DepthEstimate:
-        """Depth within the lens's range, and confidence, at every pixel.
+        """Depth within the lens's range, and confidence, at every pixel; of a picture without edges NaN and 0.
 
         Args:
             shallow: (H, W) float32, linear in light with white at 1.
             deep: Not looked at.
 
         Raises:
-            InputError: The picture has another form, or no edges.
+            InputError: The picture has another form.
         """
         lens, guide = self.lens, np.sqrt(np.clip(shallow, 0.0, 1.0))
         sparse = edge_blur(shallow, float(self._blurs[-1]))
         if not np.isfinite(sparse).any():
-            raise InputError("shallow must show edges, but it has none of enough contrast")
+            return DepthEstimate(np.full(shallow.shape, np.nan, np.float32), np.zeros(shallow.shape, np.float32))
         sigma = spread_edges(smooth_edges(sparse, guide), guide)
         squares = np.interp(sigma, self._blurs, self._cocs) ** 2 - lens.focus_blur**2
         depth = lens.depth(np.sqrt(np.maximum(squares, 0.0)), field=field_radius(shallow.shape))
