@@ -11,29 +11,28 @@ chance gives, and what a network has that says nothing of its errors. The oracle
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from table import Row, report
 
-from dfd_ros.data.open import open_dataset
 from dfd_ros.data.samples import Sample
 from dfd_ros.data.synthetic import SyntheticScenes, SyntheticSettings
 from dfd_ros.inference.graph import DepthGraph, GraphSettings, lens_inputs
 from dfd_ros.inference.weights import load_weights
 from dfd_ros.inference.zoo import find_weights
+from dfd_ros.learning.batches import whole
+from dfd_ros.learning.datasets import open_data
+from dfd_ros.learning.recipe import DataRecipe
 from dfd_ros.models.base import DepthModel
 
-WEIGHTS = "ours"
 SCENES = 16
 SIZE = (240, 320)
 SEED = 4242  # not one trained on
-HELD_OUT = 0.8  # from here on of a data set, as `bench/train_all.sh` has it
+FOLDS = 5  # of a data set, the last of which is held out, as `bench/train_all.sh` has it
 LEAST_BETTER = 0.5
 """Share of the scenes in which the ranking must be better."""
 
@@ -71,16 +70,13 @@ def scenes(data: str) -> Iterator[Sample]:
         made_up = SyntheticScenes(SyntheticSettings(shape=SIZE, seed=SEED))
         yield from (made_up.sample(index) for index in range(SCENES))
     else:
-        dataset = open_dataset(data)
-        first = int(HELD_OUT * len(dataset))
-        yield from (dataset.read(index) for index in range(first, min(first + SCENES, len(dataset))))
+        dataset = open_data(DataRecipe(spec=data, folds=FOLDS, fold=FOLDS - 1, held_out=True))
+        yield from (dataset.read(index) for index in range(min(SCENES, len(dataset))))
 
 
 def compare(model: DepthModel, sample: Sample) -> Areas:
     assert sample.lens is not None
-    pictures = {"shallow": sample.shallow, "deep": sample.deep}
-    seen = np.concatenate([pictures[name] for name in model.signature.inputs], axis=2)
-    images = torch.from_numpy(seen.transpose(2, 0, 1)[None].copy())
+    images = whole(sample).images(model.signature.inputs)
     confidences = []
     for consistency in (False, True):
         graph = DepthGraph(model, GraphSettings(sample.depth.shape, None, consistency))
@@ -102,11 +98,8 @@ def area(confidence: Array, error: Array) -> float:
 
 
 if __name__ == "__main__":
-    named = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
-    weights, data = named or (WEIGHTS, "")
-    sys.argv = [argument for argument in sys.argv if argument not in named]
-    print(f"{SCENES} scenes, {Path(weights).stem}", file=sys.stderr)
     report(
         "Confidence with and without self-consistency: area under the sparsification curve",
-        lambda: measure(weights, data),
+        measure,
+        arguments={"weights": "ours", "data": ""},
     )

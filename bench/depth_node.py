@@ -163,7 +163,9 @@ def resident() -> int:
     return KIB * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 
 
-def measure() -> list[Row]:
+def measure(mode: str) -> list[Row]:
+    if mode == "soak":
+        return soak()
     rows = []
     for name, parameters in MODELS.items():
         run = run_node(SECONDS, **parameters)
@@ -217,7 +219,4 @@ if __name__ == "__main__":
     else:
         use_transport_profile()
         rclpy.init()
-        soaking = sys.argv[1:2] == ["soak"]
-        if soaking:
-            del sys.argv[1]
-        report(f"Depth node, 640x480 at {RATE:g} Hz", soak if soaking else measure)
+        report(f"Depth node, 640x480 at {RATE:g} Hz", measure, arguments={"mode": ("rate", "soak")})

@@ -6,8 +6,6 @@ by scene, what the ray tracer, the renderer and the published formula make of it
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from pathlib import Path
 
@@ -93,6 +91,10 @@ def measure_time() -> list[Row]:
     ]
 
 
+def measure(pictures: str) -> list[Row]:
+    return measure_time() + measure_pictures(Path(pictures) if pictures else None)
+
+
 def measure_pictures(folder: Path | None) -> list[Row]:
     rows = []
     for scene, area in [(scene, True) for scene in scenes()] + [(scene, False) for scene in scenes() if scene.edges]:
@@ -128,7 +130,4 @@ def encode(picture: Picture) -> NDArray[np.uint8]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--pictures", type=Path)
-    own, sys.argv[1:] = parser.parse_known_args()
-    report("Defocus renderer, two threads", lambda: measure_time() + measure_pictures(own.pictures))
+    report("Defocus renderer, two threads", measure, arguments={"--pictures": ""})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 from rich.console import Console
@@ -33,17 +33,29 @@ class Row:
     met: bool = True
 
 
-def report(title: str, measure: Callable[[], list[Row]], draw: Callable[[str], None] | None = None) -> None:
-    """Measure, print, and exit with 1 where a promise is not kept; `--plot FILE` then draws, if there is a `draw`."""
+def report(
+    title: str,
+    measure: Callable[..., list[Row]],
+    draw: Callable[[str], None] | None = None,
+    arguments: Mapping[str, str | tuple[str, ...]] | None = None,
+) -> None:
+    """Measure, print, and exit with 1 where a promise is not kept; `--plot FILE` then draws, if there is a `draw`.
+
+    `arguments` of the command line, all optional, go to `measure` by name: their defaults, or all that they may be, the
+    default first.
+    """
     parser = argparse.ArgumentParser(description=title)
+    for name, values in (arguments or {}).items():
+        choices = values if isinstance(values, tuple) else (values,)
+        parser.add_argument(name, nargs="?", default=choices[0], choices=choices if len(choices) > 1 else None)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     if draw:
         parser.add_argument("--plot", metavar="FILE", help="draw a figure of it (PNG, PDF or SVG by its suffix)")
-    arguments = parser.parse_args()
-    rows = measure()
-    if draw and arguments.plot:
-        draw(arguments.plot)
-    if arguments.json:
+    given = parser.parse_args()
+    rows = measure(**{name.strip("-"): getattr(given, name.strip("-")) for name in arguments or {}})
+    if draw and given.plot:
+        draw(given.plot)
+    if given.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:
         table = Table(title=title, title_justify="left")
