@@ -30,6 +30,7 @@ from dfd_ros.learning.kept import Kept
 from dfd_ros.learning.recipe import load_recipe
 from dfd_ros.models import registry
 from dfd_ros.models.base import DepthModel, Signature
+from dfd_ros.models.physics_net import PhysicsNet
 
 SYNTHETIC = "{shape: [32, 40], kinds: {clutter: 1.0}}"
 TINY = [
@@ -316,6 +317,19 @@ def test_a_patch_is_cut_and_mirrored_in_all_its_parts_alike():
         radius = (place - centre).norm() / centre.norm()
         assert float(batch.field[0, 0, 0, 0]) == pytest.approx(float(radius), abs=1e-5)
     assert seen == {(1.0, 40.0), (-1.0, 40.0), (1.0, -40.0), (-1.0, -40.0)}
+
+
+def test_parts_of_pictures_hide_a_parallax_from_the_network_that_looks_for_it():
+    """Its evidence is about the centre of the whole picture."""
+    model = PhysicsNet().eval()
+    for parallax, crop in ((0.0, (32, 32)), (-0.05, None)):
+        sample = replace(Scenes().read(0), lens=replace(Scenes().read(0).lens, parallax=parallax))
+        batch = collate([augment(sample, Augmentation(crop, mirror=True, upend=True), np.random.default_rng(0))])
+        assert batch.uncut == (crop is None)
+        assert system.run_model(model, batch)["depth"].shape == batch.depth.shape
+    batch = collate([augment(sample, Augmentation((32, 32)), np.random.default_rng(0))])
+    with pytest.raises(InputError, match="expected whole pictures of lens"):
+        system.run_model(model, batch)
 
 
 def test_a_patch_larger_than_its_sample_is_refused():

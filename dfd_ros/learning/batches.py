@@ -94,6 +94,12 @@ class Batch:
                 raise InputError(f"sample {name}: expected its lens to be known, got none (`dfd calibrate` fits one)")
         return cast(tuple[Lens, ...], self.lenses)
 
+    @property
+    def uncut(self) -> bool:
+        """Whether the pictures are whole: their corners are the field's."""
+        corners = self.field[..., :: self.field.shape[-2] - 1, :: self.field.shape[-1] - 1]
+        return bool((corners > 1.0 - 1e-3).all())
+
     def single(self, index: int) -> Batch:
         """The batch of sample `index` alone."""
         only = slice(index, index + 1)

@@ -42,9 +42,20 @@ class NotFiniteError(InputError):
 
 
 def run_model(model: DepthModel, batch: Batch) -> Outputs:
-    """A model's outputs for a batch: it is given the pictures its signature names, and the lenses if it takes them."""
+    """A model's outputs for a batch: it is given the pictures its signature names, and the lenses if it takes them.
+
+    Raises:
+        InputError: A picture or a lens is missing; or parts of pictures, where the lens's parallax, which a model that takes
+            lenses looks for, is about the centre of the whole.
+    """
     images = batch.images(model.signature.inputs)
     if isinstance(model, PhysicsNet):
+        slanted = next((lens.name for lens in batch.known_lenses() if lens.parallax), None)
+        if slanted is not None and not batch.uncut:
+            raise InputError(
+                f"crop: expected whole pictures of lens {slanted}, whose parallax tells near from far by where a pixel lies "
+                f"in the picture, got parts; leave data.augment.crop and patches out"
+            )
         tables = [lens_table(cast(AnyLens, lens), model.labels) for lens in batch.known_lenses()]
         return model(images, torch.stack(tables).to(images))
     return model(images)
