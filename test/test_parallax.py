@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dfd_ros.data.samples import encode
+from dfd_ros.data.other_side import OtherSide, on_other_side
+from dfd_ros.data.samples import Dataset, Sample, encode
 from dfd_ros.data.synthetic import LensRange, SyntheticScenes, SyntheticSettings, displaced
 from dfd_ros.errors import InputError
 from dfd_ros.models.band_evidence import BandStatistics, band_kernels, lens_table
@@ -174,3 +175,55 @@ def test_made_up_scenes_have_it() -> None:
     assert -0.06 <= sample.lens.parallax <= -0.05
     plain = SyntheticScenes(replace(settings, lens=replace(sample.lens, parallax=0.0))).sample(0)
     assert np.abs(plain.shallow - sample.shallow).max() > 0.01
+
+
+def photographed(depth: float, lens: Lens | None = LENS) -> Sample:
+    """A wall at a distance."""
+    wall = np.full(SHAPE, depth, np.float32)
+    shallow, deep = (encode(np.clip(p, 0.0, 1.0), 2.2) for p in pictures(wall, lens or LENS, noise=0.0))
+    return Sample("a wall", shallow, deep, wall, lens)
+
+
+@pytest.mark.parametrize("far", [2.5, 6.0])
+def test_the_other_side_looks_as_if_photographed_there(far: float) -> None:
+    near = 1.0 / (2.0 / LENS.focus_distance - 1.0 / far)
+    assert LENS.signed_coc(near) == pytest.approx(-LENS.signed_coc(far))
+    moved, there = on_other_side(photographed(far)), photographed(near)
+    np.testing.assert_allclose(moved.depth, near, rtol=1e-6)
+    middle = slice(8, -8), slice(8, -8)
+    apart, before = (np.abs(p.shallow - there.shallow)[middle].mean() for p in (moved, photographed(far)))
+    assert apart < 5e-4 < 1e-3 < before  # an eighth of a step of 8 bits: resampling
+    assert np.array_equal(moved.deep, photographed(far).deep)
+
+
+def test_the_other_side_of_the_other_side_is_where_it_was() -> None:
+    sample = photographed(3.0)
+    sample.depth[:, : SHAPE[1] // 2] = np.nan
+    back = on_other_side(on_other_side(sample))
+    np.testing.assert_allclose(back.depth, sample.depth, rtol=1e-5)
+    np.testing.assert_allclose(back.shallow[8:-8, 8:-8], sample.shallow[8:-8, 8:-8], atol=0.02)
+
+
+def test_depths_without_another_side_are_unknown() -> None:
+    sample = replace(photographed(3.0), depth=np.geomspace(0.4, 10.0, SHAPE[1], dtype=np.float32)[None].repeat(240, 0))
+    moved = on_other_side(sample)
+    known = np.isfinite(moved.depth)
+    inverse = 2.0 / LENS.focus_distance - 1.0 / sample.depth
+    assert np.array_equal(known, (inverse >= 1.0 / LENS.max_depth) & (inverse <= 1.0 / LENS.min_depth))
+    assert 0.5 < known.mean() < 1.0
+    assert np.isfinite(moved.shallow).all()
+    assert moved.shallow.max() <= 1.0
+
+
+@pytest.mark.parametrize("lens", [None, replace(LENS, parallax=0.0)])
+def test_without_parallax_there_is_no_other_side(lens: Lens | None) -> None:
+    class Walls(Dataset):
+        names = ("a wall",)
+
+        def read(self, index: int) -> Sample:
+            return photographed(3.0, lens)
+
+    walls = OtherSide(Walls())
+    assert walls.names == ("a wall, other side",)
+    with pytest.raises(InputError, match="sample a wall: expected a lens with a parallax, got"):
+        walls.read(0)

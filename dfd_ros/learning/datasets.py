@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from dfd_ros.data.open import OpenOptions, open_dataset
+from dfd_ros.data.other_side import OtherSide
 from dfd_ros.data.samples import Dataset, Sample, Selection, resized
 from dfd_ros.data.synthetic import LensRange, SyntheticSettings
 from dfd_ros.errors import InputError
 from dfd_ros.inference.lens_range import figures
-from dfd_ros.learning.batches import Augmentation, Batches, Source
+from dfd_ros.learning.augment import Augmentation
+from dfd_ros.learning.batches import Batches, Source
 from dfd_ros.learning.kept import Kept
 from dfd_ros.learning.recipe import DataRecipe, Recipe
 from dfd_ros.optics.lens_file import load_lens
@@ -54,17 +56,16 @@ def open_data(recipe: DataRecipe) -> Dataset:
         )
     if len(numbers) < len(dataset):
         dataset = Selection(dataset, numbers)
-    return dataset if recipe.size is None else _Resized(dataset, recipe.size)
+    if recipe.size is not None:
+        dataset = _Resized(dataset, recipe.size)
+    return OtherSide(dataset) if recipe.other_side else dataset
 
 
 def open_batches(recipe: Recipe) -> Batches:
     """Training's batches; errors as for `open_data`."""
-    augment = recipe.data.augment
     room = recipe.data.keep * _GIGABYTE / len(recipe.data.train)
     sources = [Source(Kept(open_data(data), room), data.share) for data in recipe.data.train]
-    augmentation = Augmentation(
-        augment.crop, augment.patches, augment.mirror, augment.upend, augment.light, augment.zoom
-    )
+    augmentation = Augmentation(**dict(recipe.data.augment))
     return Batches(sources, recipe.train.batch, augmentation, recipe.train.seed)
 
 
@@ -136,6 +137,8 @@ def spec_of(recipe: DataRecipe) -> str:
     parts = [Path(recipe.spec).name if recipe.spec.startswith("/") else recipe.spec]
     if recipe.folds:
         parts.append(f"fold {recipe.fold} of {recipe.folds} {'only' if recipe.held_out else 'left out'}")
+    if recipe.other_side:
+        parts.append("on the other side of the focus")
     if recipe.count:
         parts.append(f"samples {recipe.first} to {recipe.first + recipe.count - 1}")
     return ", ".join(parts)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dfd_ros.errors import InputError
 from dfd_ros.learning import losses
-from dfd_ros.learning.batches import Batch
+from dfd_ros.learning.batch import Batch
 from dfd_ros.learning.losses import BLUR_BETA, CHARBONNIER_EPSILON, SSIM_SHARE, Penalty
 from dfd_ros.optics.psf import psf_conv
 

@@ -70,6 +70,7 @@ class DataRecipe(_Record):
             either all blocks but number `fold`, or, if held out, that one.
         first, count: Which of these: from the first so many; 0 for all.
         size: Height and width that the pictures are brought to.
+        other_side: Have every depth on the other side of the focus (`dfd_ros.data.other_side`).
         share: How often samples come from this data set, relative to the others.
     """
 
@@ -84,6 +85,7 @@ class DataRecipe(_Record):
     fold: NonNegativeInt = 0
     held_out: bool = False
     size: Size | None = None
+    other_side: bool = False
     share: PositiveFloat = 1.0
 
     @model_validator(mode="after")
@@ -94,7 +96,7 @@ class DataRecipe(_Record):
 
 
 class AugmentRecipe(_Record):
-    """As `dfd_ros.learning.batches.Augmentation`."""
+    """As `dfd_ros.learning.augment.Augmentation`."""
 
     crop: Size | None = None
     patches: PositiveInt = 1
@@ -102,6 +104,7 @@ class AugmentRecipe(_Record):
     upend: bool = False
     light: NonNegativeFloat = 0.0
     zoom: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    mix: Fraction = 0.0
 
     @model_validator(mode="after")
     def _check(self) -> AugmentRecipe:

@@ -20,7 +20,7 @@ from torch import Tensor
 from dfd_ros.errors import InputError
 from dfd_ros.inference.weights import start_from
 from dfd_ros.inference.zoo import find_weights
-from dfd_ros.learning.batches import Batch
+from dfd_ros.learning.batch import Batch
 from dfd_ros.learning.objectives import Outputs, objective
 from dfd_ros.learning.recipe import OptimizerRecipe, Recipe, ScheduleRecipe
 from dfd_ros.metrics import DELTA_BASE

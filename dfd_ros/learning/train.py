@@ -37,7 +37,8 @@ from dfd_ros.datasets.files import locked
 from dfd_ros.errors import InputError
 from dfd_ros.inference.tensors import SUFFIX
 from dfd_ros.inference.weights import ModelCard
-from dfd_ros.learning.batches import Batch, Batches, whole
+from dfd_ros.learning.batch import Batch
+from dfd_ros.learning.batches import Batches, whole
 from dfd_ros.learning.checkpoints import SafetensorsIO
 from dfd_ros.learning.datasets import lens_ranges, only_lens, open_batches, open_data, some_samples, spec_of
 from dfd_ros.learning.recipe import Recipe, load_recipe, save_recipe

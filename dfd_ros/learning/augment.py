@@ -1,0 +1,108 @@
+"""How samples are changed before a network learns from them, so that it cannot know them by heart.
+
+`augment` cuts, mirrors and darkens one sample. `cut_mix` puts a part of another one into it, after CutMix (Yun et al., ICCV
+2019), here for pictures whose every pixel has a truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dfd_ros.data.samples import Sample
+from dfd_ros.errors import InputError
+from dfd_ros.learning.batch import Batch, Patch
+from dfd_ros.optics.lens import field_radius
+
+MIXED_SIDES = (0.2, 0.5)
+"""Least and greatest height and width of a part of another sample, over the picture's."""
+_MIXED = ("shallow", "deep", "depth", "field", "all_in_focus", "weight")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How samples are cut and changed.
+
+    Attributes:
+        crop: Height and width of the patches; None for the whole picture.
+        patches: Patches taken of each sample read.
+        mirror: Whether half of them are mirrored, left for right.
+        upend: Whether half of them are turned upside down.
+        light: Standard deviation of the brightness of both pictures together, in ln; of each channel half as much. They
+            get darker only: what is clipped tells no blur.
+        zoom: Least and greatest size that whole samples are brought to before anything else, as a factor; their CoC goes
+            along. One for a batch, even in its logarithm.
+        mix: Probability that a sample gets a part of another one of its batch.
+    """
+
+    crop: tuple[int, int] | None = None
+    patches: int = 1
+    mirror: bool = False
+    upend: bool = False
+    light: float = 0.0
+    zoom: tuple[float, float] = (1.0, 1.0)
+    mix: float = 0.0
+
+
+def augment(sample: Sample, augmentation: Augmentation, rng: np.random.Generator) -> Patch:
+    """A patch of the sample; the same one for the same generator.
+
+    Raises:
+        InputError: The sample is smaller than the patch.
+    """
+    height, width = sample.depth.shape
+    rows, columns = augmentation.crop or (height, width)
+    if rows > height or columns > width:
+        raise InputError(f"sample {sample.name}: expected {columns}x{rows} pixels to crop, got {width}x{height}")
+    top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+    mirrored = augmentation.mirror and rng.random() < 0.5
+    upended = augmentation.upend and rng.random() < 0.5
+    gain = np.exp(augmentation.light * (rng.standard_normal() + 0.5 * rng.standard_normal(3)))
+    gain = (gain / max(1.0, gain.max())).astype(np.float32)
+    index = (slice(top, top + rows), slice(left, left + columns))
+
+    def cut(array: NDArray[np.float32]) -> NDArray[np.float32]:
+        part = array[index][:, ::-1] if mirrored else array[index]
+        return part[::-1] if upended else part
+
+    def lit(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+        return cut(picture) * gain if augmentation.light else cut(picture)
+
+    part = replace(
+        sample,
+        shallow=lit(sample.shallow),
+        deep=lit(sample.deep),
+        all_in_focus=None if sample.all_in_focus is None else lit(sample.all_in_focus),
+        depth=cut(sample.depth),
+        weight=None if sample.weight is None else cut(sample.weight),
+    )
+    return Patch(part, cut(field_radius((height, width)).astype(np.float32, copy=False)))
+
+
+def cut_mix(batch: Batch, probability: float, rng: np.random.Generator) -> Batch:
+    """The batch, in which each sample has with this probability a rectangle of another one's pictures and depth.
+
+    The rectangle stays at its place, and both are of one lens, since blur, parallax and vignetting depend on them; a sample
+    without another of its lens stays as it is. The name is then `ONE with a part of ANOTHER`.
+    """
+    height, width = batch.depth.shape[-2:]
+    whole = {name: tensor for name in _MIXED if (tensor := getattr(batch, name)) is not None}
+    mixed = {name: tensor.clone() for name, tensor in whole.items()}
+    names = list(batch.names)
+    lenses = [repr(lens) for lens in batch.lenses]  # by their text, in which NaN equals NaN
+    for i, lens in enumerate(lenses):
+        others = [j for j, its in enumerate(lenses) if j != i and its == lens]
+        if rng.random() >= probability or not others:
+            continue
+        other = int(rng.choice(others))
+        rows, columns = (
+            round(side * size) for side, size in zip(rng.uniform(*MIXED_SIDES, 2), (height, width), strict=True)
+        )
+        top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+        for name, tensor in whole.items():
+            part = (slice(None), slice(top, top + rows), slice(left, left + columns))
+            mixed[name][i][part] = tensor[other][part]
+        names[i] = f"{batch.names[i]} with a part of {batch.names[other]}"
+    return replace(batch, **mixed, names=tuple(names))
