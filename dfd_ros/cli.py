@@ -250,6 +250,18 @@ def train(
     run(content, Path(out or f"runs/{content.name}"), resume=resume, console=console)
 
 
+@app.command()
+def average(
+    weights: Annotated[list[Path], typer.Argument(help="files of weights, tuned from the same ones")],
+    out: Annotated[Path, typer.Option(help="file of weights to write")],
+) -> None:
+    """Make one network of several trainings: the mean of their weights."""
+    from dfd_ros.learning.average import average_weights
+
+    card = average_weights(weights, out)
+    console.print(f"written: {out}: {card.describe()}", highlight=False, soft_wrap=True)
+
+
 @app.command("eval")
 def evaluate(
     model: Annotated[str, typer.Argument(help="weights: a file, or a name of the zoo; or classical, s_transform, …")],

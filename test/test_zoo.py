@@ -14,6 +14,7 @@ from dfd_ros.errors import InputError
 from dfd_ros.inference import zoo
 from dfd_ros.inference.tensors import read_tensors, write_tensors
 from dfd_ros.inference.weights import ModelCard, load_card, load_weights, start_from
+from dfd_ros.learning.average import average_weights
 from dfd_ros.learning.checkpoints import SafetensorsIO
 from dfd_ros.learning.weights import save_weights
 from dfd_ros.models.registry import build
@@ -62,6 +63,45 @@ def test_weights_are_found_by_name_and_by_path(tmp_path, monkeypatch):
     assert [card.name for card in zoo.zoo_cards()] == ["tiny"]
     with pytest.raises(InputError, match=r"weights huge: expected a file or a name of the zoo \(tiny\), got neither"):
         zoo.find_weights("huge")
+
+
+def test_the_mean_of_weights_is_one_file_like_them(tmp_path):
+    networks = [tiny(), tiny(), tiny()]
+    for factor, network in zip((1.0, 2.0, 6.0), networks, strict=True):
+        for tensor in network.state_dict().values():
+            tensor.mul_(factor) if tensor.is_floating_point() else tensor.fill_(7)
+    recipes = [{"name": name, "train": {"half": name == "a"}} for name in "abc"]
+    paths = [
+        save(tmp_path / f"{recipe['name']}.safetensors", network, recipe=recipe, data=("scenes", recipe["name"]))
+        for network, recipe in zip(networks, recipes, strict=True)
+    ]
+    card = average_weights(paths, tmp_path / "mean.safetensors")
+    mean, read = load_weights(tmp_path / "mean.safetensors")
+    for name, tensor in tiny().state_dict().items():
+        expected = 3.0 * tensor if tensor.is_floating_point() else torch.full_like(tensor, 7)
+        torch.testing.assert_close(mean.state_dict()[name], expected, rtol=1e-3, atol=1e-4)  # kept in 16 bits
+    assert read == card
+    assert card.data == ("scenes", "a", "b", "c")
+    assert card.metrics == {}
+    assert (card.recipe, card.averaged_with) == (recipes[0], tuple(recipes[1:]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"use": "research only"}, "use"),
+        ({"only_lens": {"name": "another"}}, "only_lens"),
+        ({"options": {**OPTIONS, "features": 8}}, "options"),
+    ],
+)
+def test_weights_of_another_kind_are_not_averaged(tmp_path, changes, what):
+    one = save(tmp_path / "one.safetensors")
+    other = save(tmp_path / "other.safetensors", tiny(**changes.get("options", {})), **changes)
+    with pytest.raises(InputError, match=f"weights {other}: expected the {what} of {one}"):
+        average_weights([one, other], tmp_path / "mean.safetensors")
+    with pytest.raises(InputError, match="expected two files of weights or more, got 1"):
+        average_weights([one], tmp_path / "mean.safetensors")
+    assert not (tmp_path / "mean.safetensors").exists()
 
 
 def test_what_comes_with_the_package_is_small_and_says_what_it_may_be_used_for():

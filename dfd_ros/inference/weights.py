@@ -42,6 +42,7 @@ class ModelCard:
         steps: Optimiser steps.
         commit: Of the program that trained it, empty where it is not known.
         recipe: The whole recipe.
+        averaged_with: Recipes of further trainings, whose weights these are the mean of, too.
         versions: Of the libraries.
     """
 
@@ -59,6 +60,7 @@ class ModelCard:
     steps: int = 0
     commit: str = ""
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    averaged_with: tuple[Mapping[str, Any], ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def lens_used(self) -> Lens | None:
@@ -134,7 +136,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ModelCard]:
         raise InputError(f"weights {path}: expected weights that `dfd train` wrote, got {hint}")
     try:
         content = json.loads(header[CARD_KEY])
-        lists = {key: tuple(content.get(key, ())) for key in ("inputs", "outputs", "data")}
+        lists = {key: tuple(content.get(key, ())) for key in ("inputs", "outputs", "data", "averaged_with")}
         card = ModelCard(**{**content, **lists})
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"weights {path}: its model card is damaged ({error})") from error

@@ -16,7 +16,7 @@ from dfd_ros.errors import InputError
 from dfd_ros.learning.batch import Batch, Patch
 from dfd_ros.optics.lens import field_radius
 
-MIXED_SIDES = (0.2, 0.5)
+MIXED_SIDES = (0.3, 0.8)
 """Least and greatest height and width of a part of another sample, over the picture's."""
 _MIXED = ("shallow", "deep", "depth", "field", "all_in_focus", "weight")
 

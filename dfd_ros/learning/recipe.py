@@ -86,7 +86,7 @@ class DataRecipe(_Record):
     held_out: bool = False
     size: Size | None = None
     other_side: bool = False
-    share: PositiveFloat = 1.0
+    share: NonNegativeFloat = 1.0
 
     @model_validator(mode="after")
     def _check(self) -> DataRecipe:
