@@ -302,6 +302,15 @@ def test_all_samples_come_once_each_time_around_in_another_order():
     assert len({tuple(names) for names in rounds}) > 1
 
 
+def test_a_source_without_a_share_is_not_drawn_from_and_one_must_have_some():
+    sources = [Source(Scenes(), 0.0), Source(Window(SyntheticScenes(SyntheticSettings(shape=(32, 40))), 3, start=70))]
+    names = {name for step in range(8) for name in Batches(sources, 2, Augmentation(), 0)[step].names}
+    assert len(names) == 3
+    assert not names & set(Scenes.names)
+    with pytest.raises(InputError, match="expected a source with a share above 0, got none"):
+        Batches(sources[:1], 2, Augmentation(), 0)
+
+
 def test_a_patch_is_cut_and_mirrored_in_all_its_parts_alike():
     sample = Scenes().read(0)
     depth = np.arange(32 * 40, dtype=np.float32).reshape(32, 40)

@@ -40,6 +40,8 @@ class Batches(torch.utils.data.Dataset[Batch]):
     def __init__(self, sources: Sequence[Source], size: int, augmentation: Augmentation, seed: int) -> None:
         if not sources:
             raise InputError("training data: expected one source or more, got none")
+        if not any(source.share for source in sources):
+            raise InputError("training data: expected a source with a share above 0, got none")
         if size % augmentation.patches:
             raise InputError(f"batch: expected a multiple of {augmentation.patches} patches a sample, got {size}")
         self.sources, self.size, self.augmentation, self.seed = tuple(sources), size, augmentation, seed
