@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# ours-dslr: ours, tuned to the photographs of one camera in three ways, and the mean of the three.
+# ours-dslr: ours, tuned to the photographs of one camera in two ways, and the mean of the two.
 #
 #     bench/photographs.sh PHOTOGRAPHS [OUT]
 #
-# PHOTOGRAPHS is a folder of dual-aperture photographs with depth. Into OUT (runs/photographs) go the three trainings and their mean,
+# PHOTOGRAPHS is a folder of dual-aperture photographs with depth. Into OUT (runs/photographs) go both trainings and their mean,
 # ours-dslr.safetensors.
 #
 # FOLD     one of five blocks of scenes, 0 to 4, that is held out and scored; without it all scenes are trained on
 # LENS     lens file of the photographs; without one it is calibrated here, on all scenes
-# SET      more changes for all three, such as SET="train.steps=20"
+# SET      more changes for both, such as SET="train.steps=20"
 set -euo pipefail
 cd "$(dirname "$0")/.."
 photographs=$(realpath "${1:?expected a folder of dual-aperture photographs}")
@@ -34,8 +34,7 @@ train() {
 }
 
 train plain data.train.1.share=0 data.augment.mix=0
-train other_side data.train.1.share=1.5 data.augment.mix=0
 train mixed
 mean=$out/ours-dslr.safetensors
-$dfd average "$out"/{plain,other_side,mixed}/ours-dslr.safetensors --out "$mean"
+$dfd average "$out"/{plain,mixed}/ours-dslr.safetensors --out "$mean"
 [[ -z ${FOLD:-} ]] || $dfd eval "$mean" --data "dslr:$photographs" --calibration "$lens" --folds 5 --fold "$FOLD"
