@@ -45,14 +45,15 @@ def report(
     default first.
     """
     parser = argparse.ArgumentParser(description=title)
+    wanted = []
     for name, values in (arguments or {}).items():
-        choices = values if isinstance(values, tuple) else (values,)
-        parser.add_argument(name, nargs="?", default=choices[0], choices=choices if len(choices) > 1 else None)
+        choices, default = (values, values[0]) if isinstance(values, tuple) else (None, values)
+        wanted.append(parser.add_argument(name, nargs="?", default=default, choices=choices).dest)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     if draw:
         parser.add_argument("--plot", metavar="FILE", help="draw a figure of it (PNG, PDF or SVG by its suffix)")
     given = parser.parse_args()
-    rows = measure(**{name.strip("-"): getattr(given, name.strip("-")) for name in arguments or {}})
+    rows = measure(**{name: getattr(given, name) for name in wanted})
     if draw and given.plot:
         draw(given.plot)
     if given.json:

@@ -42,6 +42,7 @@ TINY = [
     "optimizer.rate=0.001",
     "train={steps: 6, round: 2, batch: 2, average: 0.9, log_every: 1, accelerator: cpu}",
 ]
+AUGMENTED = Augmentation(crop=(16, 24), patches=2, mirror=True, upend=True, light=0.3)
 
 
 def tiny(*changes):
@@ -285,8 +286,8 @@ def test_the_average_of_weights_follows_them():
 
 
 def test_a_step_sees_the_same_batch_whenever_it_is_asked_for():
-    batches = Batches([Source(Scenes()), Source(Scenes(), 2.0)], 4, Augmentation((16, 24), 2, True, True, 0.3), seed=3)
-    late = Batches([Source(Scenes()), Source(Scenes(), 2.0)], 4, Augmentation((16, 24), 2, True, True, 0.3), seed=3)
+    batches = Batches([Source(Scenes()), Source(Scenes(), 2.0)], 4, AUGMENTED, seed=3)
+    late = Batches([Source(Scenes()), Source(Scenes(), 2.0)], 4, AUGMENTED, seed=3)
     late[9]
     for number in (4, 0, 7):
         one, other = batches[number], late[number]
@@ -318,7 +319,9 @@ def test_a_patch_is_cut_and_mirrored_in_all_its_parts_alike():
     sample = replace(sample, depth=depth, shallow=marked, deep=marked)
     seen = set()
     for seed in range(20):
-        batch = collate([augment(sample, Augmentation((8, 8), mirror=True, upend=True), np.random.default_rng(seed))])
+        batch = collate(
+            [augment(sample, Augmentation(crop=(8, 8), mirror=True, upend=True), np.random.default_rng(seed))]
+        )
         assert torch.equal(batch.shallow[:, :1], batch.depth)
         steps = (batch.depth[0, 0, 0, 1] - batch.depth[0, 0, 0, 0], batch.depth[0, 0, 1, 0] - batch.depth[0, 0, 0, 0])
         seen.add(tuple(float(step) for step in steps))
@@ -370,17 +373,17 @@ def test_parts_of_pictures_hide_a_parallax_from_the_network_that_looks_for_it():
     model = PhysicsNet().eval()
     for parallax, crop in ((0.0, (32, 32)), (-0.05, None)):
         sample = replace(Scenes().read(0), lens=replace(Scenes().read(0).lens, parallax=parallax))
-        batch = collate([augment(sample, Augmentation(crop, mirror=True, upend=True), np.random.default_rng(0))])
+        batch = collate([augment(sample, Augmentation(crop=crop, mirror=True, upend=True), np.random.default_rng(0))])
         assert batch.uncut == (crop is None)
         assert system.run_model(model, batch)["depth"].shape == batch.depth.shape
-    batch = collate([augment(sample, Augmentation((32, 32)), np.random.default_rng(0))])
+    batch = collate([augment(sample, Augmentation(crop=(32, 32)), np.random.default_rng(0))])
     with pytest.raises(InputError, match="expected whole pictures of lens"):
         system.run_model(model, batch)
 
 
 def test_a_patch_larger_than_its_sample_is_refused():
     with pytest.raises(InputError, match="expected 64x64 pixels to crop, got 40x32"):
-        augment(Scenes().read(0), Augmentation((64, 64)), np.random.default_rng(0))
+        augment(Scenes().read(0), Augmentation(crop=(64, 64)), np.random.default_rng(0))
 
 
 def test_light_changes_by_channel_and_never_clips() -> None:

@@ -6,14 +6,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from dfd_ros.data.samples import Sample
 from dfd_ros.errors import InputError
 from dfd_ros.learning.batch import Batch, Patch
+from dfd_ros.learning.objectives import Fraction
 from dfd_ros.optics.lens import field_radius
 
 MIXED_SIDES = (0.3, 0.8)
@@ -21,9 +23,8 @@ MIXED_SIDES = (0.3, 0.8)
 _MIXED = ("shallow", "deep", "depth", "field", "all_in_focus", "weight")
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """How samples are cut and changed.
+class Augmentation(BaseModel):
+    """How samples are cut and changed; a part of a recipe.
 
     Attributes:
         crop: Height and width of the patches; None for the whole picture.
@@ -37,13 +38,21 @@ class Augmentation:
         mix: Probability that a sample gets a part of another one of its batch.
     """
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     crop: tuple[int, int] | None = None
-    patches: int = 1
+    patches: PositiveInt = 1
     mirror: bool = False
     upend: bool = False
-    light: float = 0.0
-    zoom: tuple[float, float] = (1.0, 1.0)
-    mix: float = 0.0
+    light: NonNegativeFloat = 0.0
+    zoom: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    mix: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _check(self) -> Augmentation:
+        if self.zoom[0] > self.zoom[1]:
+            raise ValueError(f"zoom must be the least and the greatest factor, got {self.zoom}")
+        return self
 
 
 def augment(sample: Sample, augmentation: Augmentation, rng: np.random.Generator) -> Patch:

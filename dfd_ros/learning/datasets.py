@@ -15,7 +15,6 @@ from dfd_ros.data.samples import Dataset, Sample, Selection, resized
 from dfd_ros.data.synthetic import LensRange, SyntheticSettings
 from dfd_ros.errors import InputError
 from dfd_ros.inference.lens_range import figures
-from dfd_ros.learning.augment import Augmentation
 from dfd_ros.learning.batches import Batches, Source
 from dfd_ros.learning.kept import Kept
 from dfd_ros.learning.recipe import DataRecipe, Recipe
@@ -65,8 +64,7 @@ def open_batches(recipe: Recipe) -> Batches:
     """Training's batches; errors as for `open_data`."""
     room = recipe.data.keep * _GIGABYTE / len(recipe.data.train)
     sources = [Source(Kept(open_data(data), room), data.share) for data in recipe.data.train]
-    augmentation = Augmentation(**dict(recipe.data.augment))
-    return Batches(sources, recipe.train.batch, augmentation, recipe.train.seed)
+    return Batches(sources, recipe.train.batch, recipe.data.augment, recipe.train.seed)
 
 
 def lens_ranges(samples: Iterable[Sample], zoom: tuple[float, float] = (1.0, 1.0)) -> dict[str, tuple[float, float]]:

@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from dfd_ros.errors import InputError
+from dfd_ros.learning.augment import Augmentation
 from dfd_ros.learning.objectives import AnyTerm, Fraction
 from dfd_ros.models.registry import Description, describe
 from dfd_ros.share import config_file
@@ -95,36 +96,18 @@ class DataRecipe(_Record):
         return self
 
 
-class AugmentRecipe(_Record):
-    """As `dfd_ros.learning.augment.Augmentation`."""
-
-    crop: Size | None = None
-    patches: PositiveInt = 1
-    mirror: bool = False
-    upend: bool = False
-    light: NonNegativeFloat = 0.0
-    zoom: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
-    mix: Fraction = 0.0
-
-    @model_validator(mode="after")
-    def _check(self) -> AugmentRecipe:
-        if self.zoom[0] > self.zoom[1]:
-            raise ValueError(f"zoom must be the least and the greatest factor, got {self.zoom}")
-        return self
-
-
 class LoadingRecipe(_Record):
     """
     Attributes:
         train, validate_on: What to train on, and what to validate on.
-        augment: How it is changed.
+        augment: How the first is changed.
         workers: How many processes load it (−1: one a core less one, 15 at most).
         keep: Gigabytes of samples that each of them keeps in memory (`dfd_ros.learning.kept`).
     """
 
     train: tuple[DataRecipe, ...] = Field(min_length=1)
     validate_on: DataRecipe
-    augment: AugmentRecipe = AugmentRecipe()
+    augment: Augmentation = Augmentation()
     workers: Annotated[int, Field(ge=-1)] = -1
     keep: NonNegativeFloat = 0.0
 

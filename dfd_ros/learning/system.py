@@ -50,13 +50,14 @@ def run_model(model: DepthModel, batch: Batch) -> Outputs:
     """
     images = batch.images(model.signature.inputs)
     if isinstance(model, PhysicsNet):
-        slanted = next((lens.name for lens in batch.known_lenses() if lens.parallax), None)
+        lenses = batch.known_lenses()
+        slanted = next((lens.name for lens in lenses if lens.parallax), None)
         if slanted is not None and not batch.uncut:
             raise InputError(
                 f"crop: expected whole pictures of lens {slanted}, whose parallax tells near from far by where a pixel lies "
                 f"in the picture, got parts; leave data.augment.crop and patches out"
             )
-        tables = [lens_table(cast(AnyLens, lens), model.labels) for lens in batch.known_lenses()]
+        tables = [lens_table(cast(AnyLens, lens), model.labels) for lens in lenses]
         return model(images, torch.stack(tables).to(images))
     return model(images)
 
