@@ -17,22 +17,31 @@ def random(*shape: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(sum(shape)).standard_normal(shape))
 
 
-@given(step=st.integers(1, 3), side=st.integers(1, 3), taps=st.sampled_from([1, 3, 5]), height=sizes, width=sizes)
+@given(cell=st.integers(1, 4), data=st.data(), taps=st.sampled_from([1, 3, 5]), height=sizes, width=sizes)
 @settings(max_examples=40, deadline=None)
-def test_blocks_hold_the_answers_of_the_plain_filter(step: int, side: int, taps: int, height: int, width: int) -> None:
-    kernels, stride, reach = random(2, taps, taps).numpy(), step * side, taps // 2
-    picture = random(3, 1, height * stride, width * stride)
-    found = filter_picture(picture, torch.from_numpy(block_kernels(kernels, step, side)), reach, stride)
+def test_blocks_hold_the_answers_of_the_plain_filter(
+    cell: int, data: st.DataObject, taps: int, height: int, width: int
+) -> None:
+    within = st.integers(0, cell - 1)
+    places = data.draw(st.lists(st.tuples(within, within), min_size=1, max_size=4))
+    kernels, reach = random(2, taps, taps).numpy(), taps // 2
+    picture = random(3, 1, height * cell, width * cell)
+    found = filter_picture(picture, torch.from_numpy(block_kernels(kernels, places)), reach, cell)
     margin = F.pad(picture, (reach,) * 4, mode="replicate")
-    plain = F.conv2d(margin, torch.from_numpy(kernels)[:, None], stride=step)
-    assert found.shape == (3, 2, side * side, height, width)
-    torch.testing.assert_close(F.pixel_shuffle(found.flatten(1, 2), side), plain)
+    plain = F.conv2d(margin, torch.from_numpy(kernels)[:, None])
+    assert found.shape == (3, 2, len(places), height, width)
+    for index, (y, x) in enumerate(places):
+        torch.testing.assert_close(found[:, :, index], plain[..., y::cell, x::cell])
 
 
 def test_every_channel_is_filtered_alike() -> None:
-    channels, kernel = random(2, 5, 9, 12), random(1, 1, 3, 3)
-    plain = [F.conv2d(F.pad(one, (1, 1, 1, 1), mode="replicate"), kernel) for one in channels.split(1, dim=1)]
-    torch.testing.assert_close(filter_each(channels, kernel), torch.cat(plain, dim=1))
+    for size, stride in ((3, 1), (4, 2)):
+        channels, kernel = random(2, 5, 10, 12), random(1, 1, size, size)
+        plain = [
+            F.conv2d(F.pad(one, (1, 1, 1, 1), mode="replicate"), kernel, stride=stride)
+            for one in channels.split(1, dim=1)
+        ]
+        torch.testing.assert_close(filter_each(channels, kernel, stride), torch.cat(plain, dim=1))
 
 
 @pytest.mark.parametrize("side", [1, 3, 9, 33])

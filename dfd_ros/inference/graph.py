@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from dfd_ros.errors import InputError
 from dfd_ros.inference.confidence import laplacian_confidence
 from dfd_ros.inference.consistency import OPTICS, Consistency, optics_of
-from dfd_ros.models.band_evidence import AnyLens, lens_table
 from dfd_ros.models.base import MIN_SIZE, DepthModel
+from dfd_ros.models.lens_table import AnyLens, lens_table
 from dfd_ros.models.physics_net import PhysicsNet
 from dfd_ros.optics.lens import Lens
 

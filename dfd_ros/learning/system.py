@@ -24,8 +24,8 @@ from dfd_ros.learning.batch import Batch
 from dfd_ros.learning.objectives import Outputs, objective
 from dfd_ros.learning.recipe import OptimizerRecipe, Recipe, ScheduleRecipe
 from dfd_ros.metrics import DELTA_BASE
-from dfd_ros.models.band_evidence import AnyLens, lens_table
 from dfd_ros.models.base import DepthModel
+from dfd_ros.models.lens_table import AnyLens, lens_table
 from dfd_ros.models.physics_net import PhysicsNet
 from dfd_ros.models.registry import build
 from dfd_ros.models.weights import load_encoder

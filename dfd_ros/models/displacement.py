@@ -29,7 +29,7 @@ WINDOWS = (3, 9, 33, 0)
 
 _GAINS = (1.0, 3.0, 6.0, 6.0)  # of the windows: what is gathered over more is surer
 _UNMODELLED = 0.05  # part of R that is always there, of the shallow energy
-_NOISE_ENERGY = 4e-6
+_NOISE_ENERGY = 2e-5
 _LEAST_INFORMATION = 5e-4  # B v² that counts for nothing
 _LARGEST = 4.0
 _TINY = 1e-12
@@ -42,16 +42,16 @@ class Displacement(nn.Module):
 
     Args:
         kernels: The levels' band filters, (bands, taps, taps).
-        blocks: Of each level, pixels between two answers and answers a side of a cell.
+        places: Of each level, where in a cell the answers are, its pixels.
     """
 
-    def __init__(self, kernels: Array, blocks: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, kernels: Array, places: Sequence[Sequence[tuple[int, int]]]) -> None:
         super().__init__()
         slopes = slope_kernels(kernels).reshape(-1, kernels.shape[1] + 2, kernels.shape[2] + 2)
-        for level, block in enumerate(blocks):
-            in_blocks = torch.from_numpy(block_kernels(slopes, *block).astype(np.float32))
+        for level, of_level in enumerate(places):
+            in_blocks = torch.from_numpy(block_kernels(slopes, of_level).astype(np.float32))
             self.register_buffer(f"slopes_{level}", in_blocks, persistent=False)
-        self._blocks = tuple(blocks)
+        self._places = tuple(places)
         self._bands = len(kernels)
         self._reach = slopes.shape[-1] // 2
 
@@ -60,34 +60,37 @@ class Displacement(nn.Module):
         deep: Tensor,  # (N, 1, H, W), the level's picture
         shallow_bands: Tensor,  # (N, bands, b, h, w), b answers a cell
         level: int,
+        cell: int,
         size: tuple[int, int],
     ) -> list[Tensor]:
         """s ∂d and (∂d)², each (N, bands, b, h, w).
 
         Args:
             level: Of the pyramid.
+            cell: Side of a cell, the level's pixels.
             size: Height and width of the picture, which may have been grown to the right and at the bottom since.
         """
-        step, side = self._blocks[level]
-        answers = filter_picture(deep, getattr(self, f"slopes_{level}"), self._reach, step * side)
+        answers = filter_picture(deep, getattr(self, f"slopes_{level}"), self._reach, cell)
         down, right = answers.split(self._bands, dim=1)
-        grid = deep[..., ::step, ::step]  # where the answers are
-        y, x, radius = outwards(grid, step * 2**level, size)
-        y, x = (F.pixel_unshuffle(along / radius.clamp_min(1e-3), side)[:, None] for along in (y, x))
+        y, x, radius = outwards(deep, 2**level, size)
+        y, x = (
+            torch.stack(
+                [(along / radius.clamp_min(1e-3))[..., j::cell, i::cell] for j, i in self._places[level]], dim=2
+            )
+            for along in (y, x)
+        )
         slope = down * y + right * x
         return [shallow_bands * slope, slope * slope]
 
     def evidence(
         self,
-        products: Sequence[Tensor],  # s ∂d and (∂d)², each (N, bands, h, w), averaged over cells
-        energies: tuple[Tensor, Tensor, Tensor],  # of s², s d and d², likewise
+        products: Sequence[Tensor],  # s², d², s d, s ∂d and (∂d)², each (N, bands, h, w), averaged over cells
         scale: float,
         pitch: int,
         size: tuple[int, int],
     ) -> Tensor:
         """A and B, (N, 2, h, w), `scale` being the level's pixels per pixel of the picture."""
-        cross, slope = products
-        ss, sd, dd = energies
+        ss, dd, sd, cross, slope = products
         gain = (sd / (dd + _TINY)).clamp(0.0, 1.5)
         residual = (ss - sd * sd / (dd + _TINY)).clamp_min(0.0) + _UNMODELLED * ss + _NOISE_ENERGY
         _, _, radius = outwards(cross, pitch, size)

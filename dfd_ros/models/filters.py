@@ -7,6 +7,8 @@ next; and many channels filtered alike are one convolution in groups.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
@@ -16,25 +18,22 @@ from torch import Tensor
 Array = NDArray[np.float64]
 
 
-def block_kernels(kernels: Array, step: int, side: int) -> Array:
-    """Kernels whose answers at a stride of step · side are those of `kernels`, at a stride of step, in blocks.
+def block_kernels(kernels: Array, places: Sequence[tuple[int, int]]) -> Array:
+    """Kernels whose answers at a block's first pixel are those of `kernels` at each of its places.
 
     Args:
         kernels: (n, t, t).
-        step: Pixels between two answers of `kernels`.
-        side: Answers a side of a block.
+        places: y and x in the block, pixels from its first.
 
     Returns:
-        (n, side², t + step (side − 1), likewise): the block's answers row by row.
+        (n, len(places), t + the farthest, likewise).
     """
     number, taps, _ = kernels.shape
-    whole = taps + step * (side - 1)
-    blocks = np.zeros((number, side, side, whole, whole))
-    for row in range(side):
-        for column in range(side):
-            y, x = step * row, step * column
-            blocks[:, row, column, y : y + taps, x : x + taps] = kernels
-    return blocks.reshape(number, side * side, whole, whole)
+    whole = taps + max(max(place) for place in places)
+    blocks = np.zeros((number, len(places), whole, whole))
+    for index, (y, x) in enumerate(places):
+        blocks[:, index, y : y + taps, x : x + taps] = kernels
+    return blocks
 
 
 def filter_picture(picture: Tensor, kernels: Tensor, reach: int, stride: int) -> Tensor:
@@ -51,10 +50,10 @@ def filter_picture(picture: Tensor, kernels: Tensor, reach: int, stride: int) ->
     return answers.unflatten(1, (number, block))
 
 
-def filter_each(channels: Tensor, kernel: Tensor) -> Tensor:
-    """Every channel of (N, C, h, w) filtered by one kernel (1, 1, 3, 3)."""
-    number = channels.shape[1]
-    return F.conv2d(with_margin(channels, 1), kernel.expand(number, 1, 3, 3), groups=number)
+def filter_each(channels: Tensor, kernel: Tensor, stride: int = 1) -> Tensor:
+    """Every channel of (N, C, h, w) filtered by one kernel, (1, 1, 3, 3), or (1, 1, 4, 4) for a stride of 2."""
+    number, taps = channels.shape[1], kernel.shape[-1]
+    return F.conv2d(with_margin(channels, 1), kernel.expand(number, 1, taps, taps), stride=stride, groups=number)
 
 
 def mean_over_window(channels: Tensor, side: int) -> Tensor:

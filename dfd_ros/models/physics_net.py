@@ -29,23 +29,12 @@ from torch import Tensor, nn
 
 from dfd_ros.errors import InputError
 from dfd_ros.models.affinity import AffinityGathering
-from dfd_ros.models.band_evidence import (
-    CELL,
-    FEATURES,
-    LABELS,
-    LEVELS,
-    PARALLAX,
-    PRIOR_TILT,
-    TABLE_COLUMNS,
-    AnyLens,
-    BandStatistics,
-    band_features,
-    cost_volume,
-    lens_table,
-)
+from dfd_ros.models.band_evidence import CELL, FEATURES, BandStatistics, band_features, cost_volume
+from dfd_ros.models.bands import LEVELS
 from dfd_ros.models.base import DepthModel, Signature
 from dfd_ros.models.displacement import WINDOWS, side_evidence
 from dfd_ros.models.filters import enlarge_map
+from dfd_ros.models.lens_table import LABELS, PARALLAX, PRIOR_TILT, TABLE_COLUMNS, AnyLens, lens_table
 
 POSITIONS = 4
 """Channels that say where a cell is: y, x, distance from the centre squared, y squared."""
@@ -144,9 +133,9 @@ class PhysicsNet(DepthModel):
         height, width = images.shape[-2:]
         pair = self.prepare(images)
         with torch.autocast(pair.device.type, enabled=False):  # energies of flat walls are lost in half precision
-            statistics, displacement = self.statistics(pair, (height, width))
-            features, costs = band_features(statistics), cost_volume(statistics, table)
-            side = side_evidence(displacement, table[:, 0, PARALLAX])
+            evidence = self.statistics(pair, (height, width))
+            features, costs = band_features(evidence.energies), cost_volume(evidence.products, table)
+            side = side_evidence(evidence.displacement, table[:, 0, PARALLAX])
         position = positions(features, (height / CELL, width / CELL))
         log_depth, log_variance = self.body(pair, features, costs, side, table[..., : PRIOR_TILT + 1], position)
         depth, log_variance = (enlarge_map(found, CELL)[..., :height, :width] for found in (log_depth, log_variance))
