@@ -132,7 +132,8 @@ def explanation(shallow: Array, deep: Array, psf: str = "disk") -> Array:
     covariance += noise[..., None, None] * np.eye(count)
     factors = np.linalg.inv(covariance) * (np.linalg.det(covariance) ** (1.0 / count))[..., None, None]
     picture = np.arange(count) // BANDS
-    factors *= np.where(picture[:, None] == picture, 1.0, 2.0)  # those between the two stand for their mirror images, too
+    # Those between the two pictures stand for their mirror images, too.
+    factors *= np.where(picture[:, None] == picture, 1.0, 2.0)
     return np.stack([factors[..., i, j] for i, j in PRODUCTS], axis=-1)
 
 
