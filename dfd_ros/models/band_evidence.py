@@ -1,7 +1,7 @@
 """What a pair tells of its blur, with nothing learned: band energies, and how well each depth of a lens explains them.
 
 Both pictures pass the pyramid of `bands`; around each cell the means of the bands' products are kept, which `lens_table` turns
-into a cost of each depth. Where all of this is summed over the picture anyway, answers are taken at some of its pixels only.
+into a cost of each depth. Products vary slowly, so at the finer levels they are taken at two of a cell's pixels only.
 With the energies comes what the pair tells of the side of the focus (`displacement`).
 """
 
@@ -33,7 +33,9 @@ NOISE_ENERGY = 2e-6
 """Added to energies before the logarithm: what 8 bits and compression leave on a flat wall."""
 
 _LEAST_MISFIT = 4e-5  # E of a flat wall's noise
-_CELLS = (4, 2, 1, 1)  # a cell's side at each level, its pixels; at the coarsest, cells are twice as large
+_CELLS = tuple(
+    max(CELL >> level, 1) for level in range(LEVELS)
+)  # side, the level's pixels; at the coarsest it is 2 CELL
 _PLACES = (((0, 0), (2, 2)), ((0, 0), (1, 1)), ((0, 0),), ((0, 0),))  # in a cell, y and x, where answers are taken
 _MEAN_CELL = 16  # pixels: local brightness is made even over such cells, blurred
 _SHADOW = 0.01  # linear light, where read noise takes over from photon noise
@@ -128,7 +130,10 @@ class BandStatistics(nn.Module):
 
 
 def _products(one: Tensor, other: Tensor) -> Tensor:
-    """Each of the answers with each of the others, (N, BANDS, b, h, w), averaged over the cell: (N, BANDS², h, w)."""
+    """Each of the answers with each of the others, (N, BANDS, b, h, w), averaged over the cell: (N, BANDS², h, w).
+
+    Within a picture that is each product twice, which costs less than to pick them.
+    """
     return (one[:, :, None] * other[:, None]).mean(dim=3).flatten(1, 2)
 
 

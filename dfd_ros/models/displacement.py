@@ -73,12 +73,9 @@ class Displacement(nn.Module):
         answers = filter_picture(deep, getattr(self, f"slopes_{level}"), self._reach, cell)
         down, right = answers.split(self._bands, dim=1)
         y, x, radius = outwards(deep, 2**level, size)
-        y, x = (
-            torch.stack(
-                [(along / radius.clamp_min(1e-3))[..., j::cell, i::cell] for j, i in self._places[level]], dim=2
-            )
-            for along in (y, x)
-        )
+        direction = torch.cat([y, x], dim=1) / radius.clamp_min(1e-3)
+        at = [direction[..., top::cell, left::cell] for top, left in self._places[level]]
+        y, x = torch.stack(at, dim=2).split(1, dim=1)  # (1, 1, b, h, w)
         slope = down * y + right * x
         return [shallow_bands * slope, slope * slope]
 

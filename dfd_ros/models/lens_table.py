@@ -123,18 +123,15 @@ def explanation(shallow: Array, deep: Array, psf: str = "disk") -> Array:
     transfer = np.stack([_transfer(coc, frequency, psf) for coc in (shallow, deep)], axis=-2)  # (..., 2, n)
     alike = (1.0 - INCOHERENCE * (1.0 - np.eye(2)))[..., None]
     pictures = alike * transfer[..., :, None, :] * transfer[..., None, :, :]
-    spectra = _spectra()  # (LEVELS, bands, bands, n)
-    covariance = (pictures @ spectra.reshape(-1, len(frequency)).T).reshape(*pictures.shape[:-1], *spectra.shape[:-1])
-    covariance = np.moveaxis(covariance, (-5, -4), (-4, -2))  # (..., LEVELS, 2, bands, 2, bands)
+    covariance = np.einsum("...abn,lijn->...laibj", pictures, _spectra(), optimize=True)
     count = 2 * BANDS
     covariance = covariance.reshape(*covariance.shape[:-4], count, count)
     noise = 0.5 * np.array(NOISE) * np.trace(covariance, axis1=-2, axis2=-1)
     covariance += noise[..., None, None] * np.eye(count)
     factors = np.linalg.inv(covariance) * (np.linalg.det(covariance) ** (1.0 / count))[..., None, None]
-    picture = np.arange(count) // BANDS
-    # Those between the two pictures stand for their mirror images, too.
-    factors *= np.where(picture[:, None] == picture, 1.0, 2.0)
-    return np.stack([factors[..., i, j] for i, j in PRODUCTS], axis=-1)
+    rows, columns = np.transpose(PRODUCTS)
+    between = rows // BANDS != columns // BANDS  # the two pictures: these stand for their mirror images, too
+    return np.asarray((1.0 + between) * factors[..., rows, columns])
 
 
 @cache
