@@ -272,6 +272,30 @@ def test_a_batch_of_lenses_is_each_of_them_alone(net):
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("far", [-20.0, 20.0])
+def test_one_logit_settles_the_side_of_the_focus_whatever_the_lens(net, far):
+    lens = replace(LENS, focus_distance=1.6)
+    pair = pair_of(np.full((96, 128), 1.2, np.float32), lens)
+    with torch.no_grad():
+        net.logits.bias[-1] = far
+        depth = net(pair, lens_table(lens)[None])["depth"]
+    beyond = (depth > lens.focus_distance).float().mean()
+    assert beyond > 0.99 if far > 0.0 else beyond < 0.01
+
+
+def test_the_network_knows_where_among_its_depths_the_focus_lies(net):
+    """Two lenses of one blur at the wall, one focused before and one behind it, where the pair shows next to nothing."""
+    blank = torch.full((1, 6, 64, 96), 0.5)
+    lenses = [replace(LENS, focus_distance=focus) for focus in (1.0, 3.0)]
+    with torch.no_grad():
+        before = [net(blank, lens_table(lens)[None])["depth"].mean() for lens in lenses]
+        net.from_lens.weight += 0.1
+        net.logits.weight[-1] += 0.1
+        after = [net(blank, lens_table(lens)[None])["depth"].mean() for lens in lenses]
+    torch.testing.assert_close(before[0], before[1], rtol=0.02, atol=0.0)
+    assert abs(float(torch.log(after[0] / after[1]))) > 0.1
+
+
 def test_positions_of_a_crop_are_a_crop_of_the_positions():
     whole = positions(torch.zeros(1, 1, 24, 40), (24.0, 40.0))
     part = positions(torch.zeros(1, 1, 8, 16), (24.0, 40.0), (4.0, 8.0))

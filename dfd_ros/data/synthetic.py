@@ -33,6 +33,7 @@ _READ_NOISE = 6.0  # electrons
 _EXPOSED_QUANTILE = (0.85, 0.99)  # of the picture's light is exposed to
 _EXPOSED_TO = (0.5, 1.0)  # of white
 _BORDER = cv2.BORDER_REFLECT_101
+_LONGEST = 0.5  # focal length over the nearest depth
 _LEAST_SOFTNESS = 0.2  # pixels: a narrower Gaussian is one pixel
 
 
@@ -41,9 +42,10 @@ class LensRange:
     """Lenses to draw from; each is a possible one: focal length and pixel pitch fit its CoC and field of view.
 
     Attributes:
-        largest_coc: CoC of the shallow image at infinity, pixels; even in its logarithm.
+        largest_coc: CoC of the shallow image at infinity, pixels; even in its logarithm. Less where it would take a focal
+            length of more than half the nearest depth.
         focus: Focus distance over the nearest depth of the scenes. Within the depth range a CoC has two meanings, so it
-            should hardly exceed 1.
+            should hardly exceed 1 where blur alone is to tell depth.
         f_number_shallow: The wide aperture.
         f_number_ratio: The narrow aperture's f-number over the wide one's.
         coc_field: How much larger the CoC is in the corners, as a fraction.
@@ -65,8 +67,8 @@ class LensRange:
         coc = math.exp(rng.uniform(*np.log(self.largest_coc)))
         f_number = rng.uniform(*self.f_number_shallow)
         scale = coc * f_number
-        # coc_scale = f · f_px / (z_f − f), with f_px = f / p.
-        focal_length = scale * focus / (focal_px + scale)
+        # coc_scale = f · f_px / (z_f − f), with f_px = f / p; no lens sees what is nearer than its focal length.
+        focal_length = min(scale * focus / (focal_px + scale), _LONGEST * depth_range[0])
         return Lens.physical(
             "random",
             focal_length=focal_length,

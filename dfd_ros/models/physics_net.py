@@ -5,17 +5,18 @@ to settle on which side of the focus a thing lies, for which the whole picture i
 (Ronneberger et al., MICCAI 2015) of residual blocks whose finest level is a quarter of the picture:
 
     1/4     the pair in 4 x 4 blocks (deep, and the boundary cue shallow − deep), band features, position
-    1/8     the cost volume of the lens's depths, and the side of the focus as the lens's parallax has it
+    1/8     the cost volume of the lens's depths, the side of the focus as the lens's parallax has it, and which of the
+            depths are on which side
     1/16
     1/32    dilated blocks, and the mean over the whole picture
 
-On the way back, at 1/8, each depth of the lens gets a logit: what the costs say, each level as far as it is trusted
-there, gathered over cells that belong together (`affinity`); likewise what is known of the side of the focus, the prior of
-the lens file, and what the network adds. Ln depth is its mean under their softmax, plus a correction at 1/4, brought to full
-resolution linearly. So depths are the lens's own, and blur counts before anything is learned. The second output is the
-log-variance of ln depth.
+On the way back, at 1/8, each depth of the lens gets a logit: what the costs and the parallax say, each level and window as
+far as it is trusted there, gathered over cells that belong together (`affinity`); the prior of the lens file; and what the
+network adds, for each depth and for a whole side of the focus. Ln depth is its mean under their softmax, plus a correction
+at 1/4, brought to full resolution linearly. So depths are the lens's own, and blur counts before anything is learned. The
+second output is the log-variance of ln depth.
 
-1,088,450 parameters. Convolutions carry batch normalisation, which vanishes in them after training. Everything exports to
+1,090,083 parameters. Convolutions carry batch normalisation, which vanishes in them after training. Everything exports to
 standard operators.
 """
 
@@ -34,7 +35,7 @@ from dfd_ros.models.bands import LEVELS
 from dfd_ros.models.base import DepthModel, Signature
 from dfd_ros.models.displacement import WINDOWS, side_evidence
 from dfd_ros.models.filters import enlarge_map
-from dfd_ros.models.lens_table import LABELS, PARALLAX, PRIOR_TILT, TABLE_COLUMNS, AnyLens, lens_table
+from dfd_ros.models.lens_table import LABELS, PARALLAX, PRIOR_TILT, SIDE, TABLE_COLUMNS, AnyLens, lens_table
 
 POSITIONS = 4
 """Channels that say where a cell is: y, x, distance from the centre squared, y squared."""
@@ -93,12 +94,13 @@ class PhysicsNet(DepthModel):
         self.outward = nn.ModuleList(
             _ResidualBlock(n, 1, dropout * (level > 0)) for level, n in enumerate(features[:3])
         )
-        self.logits = nn.Conv2d(b, labels, 1)
+        self.logits = nn.Conv2d(b, labels + 1, 1)  # of each depth, then of the far side of the focus
         self.finish = nn.Conv2d(a, 2, 1)
         self.from_side = nn.Conv2d(len(WINDOWS), b, 1)
+        self.from_lens = nn.Linear(labels, b)
         self.trust = nn.Conv2d(b, LEVELS + len(WINDOWS), 1)
         self.gathering = AffinityGathering(b)
-        for last, bias in ((self.logits, 0.0), (self.finish, 0.0), (self.trust, _FIRST_TRUST)):
+        for last, bias in ((self.logits, 0.0), (self.finish, 0.0), (self.trust, _FIRST_TRUST), (self.from_lens, 0.0)):
             nn.init.zeros_(last.weight)
             nn.init.constant_(cast(Tensor, last.bias), bias)
         self._has_lens = False
@@ -160,7 +162,7 @@ class PhysicsNet(DepthModel):
         fine = self.inward[0](F.relu(x))
         x = self.down[0](fine) + self.from_costs(costs.flatten(1, 2)) + self.from_side(side)
         position = F.avg_pool2d(position, 2)
-        x = x + self.from_position[1](position)
+        x = x + self.from_position[1](position) + self.from_lens(labels[..., SIDE].to(x.dtype))[:, :, None, None]
         middle = self.inward[1](F.relu(x))
         coarse = self.inward[2](F.relu(self.down[1](middle)))
         x = self.inward[3](F.relu(self.down[2](coarse)))
@@ -169,11 +171,13 @@ class PhysicsNet(DepthModel):
         x = self.outward[1](F.relu(middle + _enlarge(self.up[1](x), 2)))
         depths, sides, _, prior, tilt = (column[:, :, None, None] for column in labels.float().unbind(dim=2))
         height = position[:, :1].float()  # -1 in the top row, 1 in the bottom one
+        logits, far = self.logits(x).float().split([self.labels, 1], dim=1)
         # Labels even in 1/z count by z, so that before anything is known ln z is even, or as the prior has it.
-        belief = self.logits(x).float() + depths + prior + tilt * height
+        belief = logits + far * sides + depths + prior + tilt * height
         trust, trust_in_side = F.softplus(self.trust(x).float()).split([LEVELS, len(WINDOWS)], dim=1)
-        belief = belief - self.gathering((trust[:, :, None] * costs.float()).sum(dim=1), x)
-        belief = belief - (trust_in_side * side.float()).sum(dim=1, keepdim=True) * sides
+        evidence = (trust[:, :, None] * costs.float()).sum(dim=1)
+        evidence = evidence + (trust_in_side * side.float()).sum(dim=1, keepdim=True) * sides
+        belief = belief - self.gathering(evidence, x)
         log_depth = (torch.softmax(belief, dim=1) * depths).sum(dim=1, keepdim=True)
         x = self.outward[0](F.relu(fine + _enlarge(self.up[0](x), 2)))
         correction, log_variance = self.finish(x).float().chunk(2, dim=1)
