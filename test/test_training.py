@@ -17,7 +17,7 @@ from torch import nn
 
 from dfd_ros.data.rendered import protocol_lens
 from dfd_ros.data.samples import Dataset, Sample, Window
-from dfd_ros.data.synthetic import SyntheticScenes, SyntheticSettings
+from dfd_ros.data.synthetic import LensRange, SyntheticScenes, SyntheticSettings
 from dfd_ros.datasets.files import locked
 from dfd_ros.errors import InputError
 from dfd_ros.inference.tensors import read_tensors
@@ -27,7 +27,7 @@ from dfd_ros.learning.augment import Augmentation, augment, cut_mix
 from dfd_ros.learning.batch import collate
 from dfd_ros.learning.batches import Batches, Source, whole
 from dfd_ros.learning.checkpoints import SafetensorsIO
-from dfd_ros.learning.datasets import lens_ranges
+from dfd_ros.learning.datasets import lens_ranges, some_lenses
 from dfd_ros.learning.kept import Kept
 from dfd_ros.learning.recipe import load_recipe
 from dfd_ros.models import registry
@@ -419,9 +419,17 @@ def test_zoom_brings_a_batch_to_one_size_and_its_coc_along() -> None:
 def test_cards_say_what_coc_was_seen_zoom_included():
     lens = Scenes().read(0).lens
     largest = lens.coc_scale / lens.f_number_shallow
-    ranges = lens_ranges([Scenes().read(0)], (0.5, 1.2))
+    ranges = lens_ranges([Scenes().read(0).lens], (0.5, 1.2))
     assert ranges["largest_coc"] == pytest.approx((0.5 * largest, 1.2 * largest))
     assert ranges["focus_distance"] == (lens.focus_distance, lens.focus_distance)
+
+
+def test_cards_of_random_lenses_tell_about_the_whole_range() -> None:
+    scenes = Window(SyntheticScenes(SyntheticSettings(shape=(16, 16), lens=LensRange())), 200)
+    ranges = lens_ranges(some_lenses(Batches([Source(scenes)], 2, Augmentation(), seed=0)))
+    low, high = ranges["f_number_shallow"]
+    assert low < 1.55
+    assert high > 3.85
 
 
 def test_coc_of_a_batch_is_the_lenss():

@@ -18,11 +18,12 @@ from dfd_ros.inference.lens_range import figures
 from dfd_ros.learning.batches import Batches, Source
 from dfd_ros.learning.kept import Kept
 from dfd_ros.learning.recipe import DataRecipe, Recipe
+from dfd_ros.optics.lens import Lens
 from dfd_ros.optics.lens_file import load_lens
 from dfd_ros.share import config_file
 
 _GIGABYTE = 1e9
-_LENS_SAMPLES = 8  # looked at for the card
+_LENS_SAMPLES = 64  # of a source, looked at for the card: of random lenses it takes many to tell the range
 
 
 class _Resized(Dataset):
@@ -67,33 +68,35 @@ def open_batches(recipe: Recipe) -> Batches:
     return Batches(sources, recipe.train.batch, recipe.data.augment, recipe.train.seed)
 
 
-def lens_ranges(samples: Iterable[Sample], zoom: tuple[float, float] = (1.0, 1.0)) -> dict[str, tuple[float, float]]:
-    """Least and greatest of what the samples' lenses are: f-numbers, distances in metres, CoC at infinity in pixels.
+def lens_ranges(
+    lenses: Iterable[Lens | None], zoom: tuple[float, float] = (1.0, 1.0)
+) -> dict[str, tuple[float, float]]:
+    """Least and greatest of what lenses are: f-numbers, distances in metres, CoC at infinity in pixels.
 
     `zoom`: least and greatest factor by which training changed the pictures' size, and so their CoC.
     """
-    lenses = [sample.lens.zoomed(factor) for sample in samples if sample.lens is not None for factor in zoom]
     found: dict[str, list[float]] = {}
-    for lens in lenses:
+    for lens in (lens.zoomed(factor) for lens in lenses if lens is not None for factor in zoom):
         for name, figure in figures(lens).items():
             found.setdefault(name, []).append(figure)
     return {name: (min(values), max(values)) for name, values in found.items()}
 
 
-def only_lens(samples: Iterable[Sample]) -> dict[str, Any]:
-    """The fields of the one lens that took all samples, less those not known; empty where they differ."""
-    lenses = [None if sample.lens is None else asdict(sample.lens) for sample in samples]
-    if not lenses or lenses[0] is None or any(repr(lens) != repr(lenses[0]) for lens in lenses):
+def only_lens(lenses: Iterable[Lens | None]) -> dict[str, Any]:
+    """The fields of the one lens that all are, less those not known; empty where they differ."""
+    fields = [None if lens is None else asdict(lens) for lens in lenses]
+    if not fields or fields[0] is None or any(repr(lens) != repr(fields[0]) for lens in fields):
         return {}
-    return {k: v for k, v in lenses[0].items() if not (isinstance(v, float) and math.isnan(v))}
+    return {k: v for k, v in fields[0].items() if not (isinstance(v, float) and math.isnan(v))}
 
 
-def some_samples(batches: Batches) -> Iterable[Sample]:
-    """A few samples of each source, evenly spread."""
+def some_lenses(batches: Batches) -> list[Lens | None]:
+    """The lenses of samples of each source, evenly spread."""
+    lenses = []
     for source in batches.sources:
         count = min(len(source.dataset), _LENS_SAMPLES)
-        for k in range(count):
-            yield source.dataset.read(k * len(source.dataset) // count)
+        lenses += [source.dataset.read(k * len(source.dataset) // count).lens for k in range(count)]
+    return lenses
 
 
 def _selected(recipe: DataRecipe, count: int) -> list[int]:

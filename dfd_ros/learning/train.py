@@ -32,7 +32,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMon
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
 
-from dfd_ros.data.samples import Dataset, Sample
+from dfd_ros.data.samples import Dataset
 from dfd_ros.datasets.files import locked
 from dfd_ros.errors import InputError
 from dfd_ros.inference.tensors import SUFFIX
@@ -40,10 +40,11 @@ from dfd_ros.inference.weights import ModelCard
 from dfd_ros.learning.batch import Batch
 from dfd_ros.learning.batches import Batches, whole
 from dfd_ros.learning.checkpoints import SafetensorsIO
-from dfd_ros.learning.datasets import lens_ranges, only_lens, open_batches, open_data, some_samples, spec_of
+from dfd_ros.learning.datasets import lens_ranges, only_lens, open_batches, open_data, some_lenses, spec_of
 from dfd_ros.learning.recipe import Recipe, load_recipe, save_recipe
 from dfd_ros.learning.system import LOSS, System
 from dfd_ros.learning.weights import save_weights
+from dfd_ros.optics.lens import Lens
 
 RECIPE, CHECKPOINTS, LOGS = "recipe.yaml", "checkpoints", "logs"
 BEST, LAST = "best", "last"
@@ -106,7 +107,7 @@ def _train(recipe: Recipe, out: Path, last: Path | None, console: Console) -> Tr
         return None
     best = SafetensorsIO().load_checkpoint(out / CHECKPOINTS / f"{BEST}{SUFFIX}")
     system.load_state_dict(best["state_dict"])
-    card = make_card(recipe, best["metrics"], list(some_samples(batches)), best["global_step"])
+    card = make_card(recipe, best["metrics"], some_lenses(batches), best["global_step"])
     path = out / f"{recipe.name}{SUFFIX}"
     save_weights(system.best_model, card, path, half=recipe.train.half)
     console.print(f"written: {path}", highlight=False)
@@ -302,8 +303,8 @@ def _on_gpu(recipe: Recipe) -> bool:
     return recipe.train.accelerator != "cpu" and torch.cuda.is_available()
 
 
-def make_card(recipe: Recipe, metrics: dict[str, float], samples: Sequence[Sample], steps: int) -> ModelCard:
-    """The card of weights that a recipe made of such samples."""
+def make_card(recipe: Recipe, metrics: dict[str, float], lenses: Sequence[Lens | None], steps: int) -> ModelCard:
+    """The card of weights that a recipe made of samples of such lenses."""
     described = recipe.model.describe()
     return ModelCard(
         name=recipe.name,
@@ -314,8 +315,8 @@ def make_card(recipe: Recipe, metrics: dict[str, float], samples: Sequence[Sampl
         parameters=described.parameters,
         use=recipe.use,
         data=tuple(_without_folders(spec_of(data)) for data in recipe.data.train),
-        lens=lens_ranges(samples, recipe.data.augment.zoom),
-        only_lens=only_lens(samples),
+        lens=lens_ranges(lenses, recipe.data.augment.zoom),
+        only_lens=only_lens(lenses),
         metrics=metrics,
         steps=steps,
         commit=_commit(),
