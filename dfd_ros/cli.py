@@ -252,7 +252,9 @@ def train(
 
 @app.command()
 def average(
-    weights: Annotated[list[Path], typer.Argument(help="files of weights, tuned from the same ones")],
+    weights: Annotated[
+        list[Path], typer.Argument(help="files of weights, tuned from the same ones; twice named, twice counted")
+    ],
     out: Annotated[Path, typer.Option(help="file of weights to write")],
 ) -> None:
     """Make one network of several trainings: the mean of their weights."""

@@ -297,15 +297,24 @@ def test_a_lens_that_tells_its_field_of_view_is_obeyed() -> None:
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32), focal=st.floats(30.0, 3000.0))
 def test_a_drawn_lens_is_a_possible_one(seed: int, focal: float) -> None:
-    limits = LensRange(largest_coc=(2.0, 20.0), focus=(0.5, 6.0), coc_field=(-0.1, 0.2))
+    limits = LensRange(coc_field=(-0.1, 0.2))
     lens = limits.draw(np.random.default_rng(seed), focal, (0.5, 8.0))
     assert lens.focal_length / lens.pixel_pitch == pytest.approx(focal)
-    assert lens.focal_length <= 0.25  # it sees what is at the nearest depth
     low, high = limits.largest_coc
-    assert lens.coc(np.inf) <= 1.001 * high
-    assert lens.coc(np.inf) >= 0.999 * low or lens.focal_length == 0.25
+    assert 0.999 * low <= lens.coc(np.inf) <= 1.001 * high
     expected = lens.focal_length**2 / ((lens.focus_distance - lens.focal_length) * lens.pixel_pitch)
     assert lens.coc_scale == pytest.approx(expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), focal=st.floats(30.0, 3000.0))
+def test_a_drawn_lens_sees_the_nearest_depth_wherever_it_is_focused(seed: int, focal: float) -> None:
+    limits = LensRange(largest_coc=(2.0, 20.0), focus=(0.5, 6.0))
+    lens = limits.draw(np.random.default_rng(seed), focal, (0.5, 8.0))
+    assert lens.focal_length <= 0.25
+    assert np.isfinite(lens.coc(0.5))
+    assert lens.coc(np.inf) <= 1.001 * limits.largest_coc[1]
+    assert lens.coc(np.inf) >= 0.999 * limits.largest_coc[0] or lens.focal_length == 0.25
 
 
 @pytest.mark.parametrize(

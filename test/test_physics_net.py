@@ -284,7 +284,7 @@ def test_one_logit_settles_the_side_of_the_focus_whatever_the_lens(net, far):
 
 
 def test_the_network_knows_where_among_its_depths_the_focus_lies(net):
-    """Two lenses of one blur at the wall, one focused before and one behind it, where the pair shows next to nothing."""
+    """The pair shows nothing: what differs is the lens alone."""
     blank = torch.full((1, 6, 64, 96), 0.5)
     lenses = [replace(LENS, focus_distance=focus) for focus in (1.0, 3.0)]
     with torch.no_grad():

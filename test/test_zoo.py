@@ -86,6 +86,18 @@ def test_the_mean_of_weights_is_one_file_like_them(tmp_path):
     assert (card.recipe, card.averaged_with) == (recipes[0], tuple(recipes[1:]))
 
 
+def test_a_file_named_again_counts_again(tmp_path):
+    networks = [tiny(), tiny()]
+    for tensor in networks[1].state_dict().values():
+        if tensor.is_floating_point():
+            tensor.mul_(5.0)
+    one, other = (save(tmp_path / f"{k}.safetensors", network) for k, network in enumerate(networks))
+    average_weights([one, one, one, other], tmp_path / "mean.safetensors")
+    mean = load_weights(tmp_path / "mean.safetensors")[0].state_dict()
+    for name, tensor in tiny().state_dict().items():
+        torch.testing.assert_close(mean[name], 2.0 * tensor if tensor.is_floating_point() else tensor)
+
+
 @pytest.mark.parametrize(
     ("changes", "what"),
     [

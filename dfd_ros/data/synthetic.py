@@ -33,7 +33,7 @@ _READ_NOISE = 6.0  # electrons
 _EXPOSED_QUANTILE = (0.85, 0.99)  # of the picture's light is exposed to
 _EXPOSED_TO = (0.5, 1.0)  # of white
 _BORDER = cv2.BORDER_REFLECT_101
-_LONGEST = 0.5  # focal length over the nearest depth
+_LONGEST_FOCAL_LENGTH = 0.5  # over the nearest depth
 _LEAST_SOFTNESS = 0.2  # pixels: a narrower Gaussian is one pixel
 
 
@@ -68,7 +68,7 @@ class LensRange:
         f_number = rng.uniform(*self.f_number_shallow)
         scale = coc * f_number
         # coc_scale = f · f_px / (z_f − f), with f_px = f / p; no lens sees what is nearer than its focal length.
-        focal_length = min(scale * focus / (focal_px + scale), _LONGEST * depth_range[0])
+        focal_length = min(scale * focus / (focal_px + scale), _LONGEST_FOCAL_LENGTH * depth_range[0])
         return Lens.physical(
             "random",
             focal_length=focal_length,

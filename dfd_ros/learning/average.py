@@ -18,7 +18,7 @@ from dfd_ros.learning.weights import save_weights
 
 
 def average_weights(paths: Sequence[Path], out: Path) -> ModelCard:
-    """Write the mean of files of weights as another one, and return its card.
+    """Write the mean of files of weights as another one, and return its card; a file given twice counts twice.
 
     The card is the first one's with the data of all. It has no metrics, since nobody has measured the mean yet; the recipes of
     the others stand in `averaged_with`.

@@ -33,9 +33,8 @@ NOISE_ENERGY = 2e-6
 """Added to energies before the logarithm: what 8 bits and compression leave on a flat wall."""
 
 _LEAST_MISFIT = 4e-5  # E of a flat wall's noise
-_CELLS = tuple(
-    max(CELL >> level, 1) for level in range(LEVELS)
-)  # side, the level's pixels; at the coarsest it is 2 CELL
+# Side of a cell at each level, its pixels; at the coarsest, cells are twice as large.
+_CELLS = tuple(max(CELL >> level, 1) for level in range(LEVELS))
 _PLACES = (((0, 0), (2, 2)), ((0, 0), (1, 1)), ((0, 0),), ((0, 0),))  # in a cell, y and x, where answers are taken
 _MEAN_CELL = 16  # pixels: local brightness is made even over such cells, blurred
 _SHADOW = 0.01  # linear light, where read noise takes over from photon noise
