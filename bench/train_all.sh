@@ -89,7 +89,6 @@ plain=(data.train.0.lens= data.validate_on.lens= data.train.0.register_pairs=tru
 for name in d3net_single d3net_dual dual_aperture; do
   train "$name-dslr" "$name" "dslr:$photographs" "${plain[@]}" "${held_out[@]}"
 done
-train ours-dslr ours_dslr "$photographs" "model.init=$ours" data.{train.{0,1,2},validate_on}.lens="$lens" \
-  data.train.1.folds="$folds" data.train.1.fold="$fold" "${held_out[@]}"
+train ours-dslr ours_dslr "$photographs" "model.init=$ours" data.{train.{0,1},validate_on}.lens="$lens" "${held_out[@]}"
 mapfile -t files < <(weights ours-dslr d3net_single-dslr d3net_dual-dslr dual_aperture-dslr)
 score photographs "dslr:$photographs" "$lens" "${files[@]}" "$ours" classical s_transform edge_ratio constant:1.8

@@ -8,19 +8,26 @@ import numpy as np
 import pytest
 import torch
 
-from dfd_ros.data.other_side import OtherSide, on_other_side
-from dfd_ros.data.samples import Dataset, Sample, encode
+from dfd_ros.data.samples import encode
 from dfd_ros.data.synthetic import LensRange, SyntheticScenes, SyntheticSettings, displaced
 from dfd_ros.errors import InputError
 from dfd_ros.models.band_evidence import BandStatistics
 from dfd_ros.models.bands import CENTRES, band_kernels
-from dfd_ros.models.displacement import WINDOWS, outwards, side_evidence, slope_kernels
-from dfd_ros.models.lens_table import lens_table
+from dfd_ros.models.displacement import (
+    SIDES,
+    WINDOWS,
+    displaced_evidence,
+    outwards,
+    parallax_evidence,
+    slope_kernels,
+)
+from dfd_ros.models.lens_table import DISPLACEMENT, lens_table
 from dfd_ros.models.physics_net import PhysicsNet
 from dfd_ros.optics.estimate import WhitenedProjectionEstimator
 from dfd_ros.optics.lens import Lens, field_radius
 from dfd_ros.optics.parallax import fit_parallax, measure_displacements
 from dfd_ros.optics.render import render_defocus
+from dfd_ros.optics.side import SideEvidence
 
 LENS = Lens("test", 1.6, 2.8, 8.0, coc_scale=21.6, min_depth=0.5, max_depth=10.0, parallax=-0.05)
 SHAPE = (240, 320)
@@ -51,6 +58,11 @@ def evidence(depth: float, lens: Lens, shape: tuple[int, int] = SHAPE) -> torch.
     height, width = shape
     grown = torch.nn.functional.pad(images, (0, -width % 32, 0, -height % 32), mode="replicate")
     return BandStatistics(2.2)(grown, shape).displacement[..., : height // 4, : width // 4]
+
+
+def side_of(displacement: torch.Tensor, parallax: float) -> torch.Tensor:
+    """(1, SIDES, h, w)."""
+    return parallax_evidence(displacement, torch.tensor([parallax]), torch.zeros(1, 1)).side
 
 
 def test_displacement_grows_outwards_and_changes_sign_at_the_focus() -> None:
@@ -108,13 +120,64 @@ def test_evidence_finds_the_displacement(depth: float, shape: tuple[int, int]) -
 @pytest.mark.parametrize("parallax", [-0.05, 0.05])
 def test_side_evidence_tells_near_from_far(parallax: float) -> None:
     lens = replace(LENS, parallax=parallax)
-    near, far = (side_evidence(evidence(z, lens), torch.tensor([parallax])) for z in (0.9, 4.0))
-    assert near.shape == (1, len(WINDOWS), 30, 40)
+    near, far = (side_of(evidence(z, lens), parallax) for z in (0.9, 4.0))
+    assert near.shape == (1, SIDES, 30, 40)
     for window in (2, 3):
         assert float(near[0, window].mean()) > 1.0
         assert float(far[0, window].mean()) < -1.0
-    none = side_evidence(evidence(0.9, lens), torch.tensor([0.0]))
+    none = side_of(evidence(0.9, lens), 0.0)
     assert not none.any()
+
+
+def test_a_displacement_costs_least_where_it_is() -> None:
+    found = evidence(0.8, LENS)
+    truth = LENS.parallax * float(LENS.signed_coc(0.8))
+    expected = torch.linspace(-1.0, 1.0, 41)
+    costs = parallax_evidence(found, torch.tensor([LENS.parallax]), expected[None]).costs
+    assert costs.shape == (1, len(WINDOWS), 41, 30, 40)
+    assert bool((costs >= 0.0).all())
+    assert float(expected[costs[0, -1].mean(dim=(1, 2)).argmin()]) == pytest.approx(truth, abs=0.05 + 0.35 * abs(truth))
+    # A window that tells nothing costs nothing, and no lens without parallax tells depths apart.
+    assert not parallax_evidence(0.0 * found, torch.tensor([LENS.parallax]), expected[None]).costs.any()
+    none = parallax_evidence(found, torch.zeros(1), torch.zeros(1, 5)).costs
+    assert not (none - none[:, :, :1]).any()
+
+
+def test_texture_alone_is_no_displacement() -> None:
+    """Detail that fades along the slope, in a picture that lies still, once was taken for one."""
+    picture = light(0)
+    images = torch.from_numpy(np.tile(encode(picture, 2.2).transpose(2, 0, 1), (2, 1, 1))[None])
+    images = torch.nn.functional.pad(images, (0, 0, 0, 16), mode="replicate")
+    a, b = BandStatistics(2.2)(images, SHAPE).displacement[0, :, :60]
+    assert float((a.abs() / (b + 1e-3)).max()) < 1e-3
+    grey = np.ascontiguousarray(picture[..., 1])
+    assert np.abs(SideEvidence(LENS, SHAPE, (60, 80))(grey, grey)).max() < 1e-4
+
+
+@pytest.mark.parametrize("by", [-0.2, 0.1])
+def test_evidence_moves_with_the_pair(by: float) -> None:
+    """What lies outwards as a whole looks as one whose evidence was displaced; no part lies farther out than the others."""
+    found = evidence(0.9, LENS)
+    moved = displaced_evidence(found, torch.tensor([by]))
+    a, b = (evidence_.mean(dim=(2, 3))[0] for evidence_ in (found, moved))
+    assert float(b[0] / b[1]) == pytest.approx(float(a[0] / a[1]) - 2.0 * by, abs=1e-4)
+    sides = [side_of(each, -0.05) for each in (found, moved)]
+    relative = slice(len(WINDOWS), SIDES)
+    torch.testing.assert_close(sides[0][:, relative], sides[1][:, relative], atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(sides[0][:, : len(WINDOWS)], sides[1][:, : len(WINDOWS)], atol=0.1)
+
+
+def test_what_is_nearer_than_the_rest_is_told_from_it() -> None:
+    """By the difference, where the pair as a whole is displaced the other way."""
+    depth = np.full(SHAPE, 4.0, np.float32)
+    depth[:, :120] = 0.9
+    pair = np.concatenate(pictures(depth, LENS), axis=2)
+    images = torch.from_numpy(encode(np.clip(pair, 0.0, 1.0), 2.2).transpose(2, 0, 1)[None])
+    images = torch.nn.functional.pad(images, (0, 0, 0, 16), mode="replicate")
+    found = BandStatistics(2.2)(images, SHAPE).displacement[..., :60, :]
+    side = side_of(displaced_evidence(found, torch.tensor([-0.4])), LENS.parallax)[0]
+    assert float(side[2, :, :10].mean()) < 0.0  # wrong
+    assert float(side[len(WINDOWS) + 2, :, :10].mean()) > 0.5 > -0.2 > float(side[len(WINDOWS) + 2, :, 20:].mean())
 
 
 def test_the_table_knows_sides_and_parallax() -> None:
@@ -123,6 +186,9 @@ def test_the_table_knows_sides_and_parallax() -> None:
     assert bool(((table[:, 1] > 0) == (depth > LENS.focus_distance)).all())
     assert table[:, 1].abs().max() <= 1.0
     torch.testing.assert_close(table[:, 2], torch.full((len(table),), -0.05))
+    outwards = torch.from_numpy(LENS.displacement(depth.numpy(), 1.0).astype(np.float32))
+    torch.testing.assert_close(table[:, DISPLACEMENT], outwards, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(lens_table(LENS, zoom=0.5)[:, DISPLACEMENT], 0.5 * outwards, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(lens_table(LENS, zoom=0.5)[:, 2], torch.full((len(table),), -0.05))
 
 
@@ -180,53 +246,9 @@ def test_made_up_scenes_have_it() -> None:
     assert np.abs(plain.shallow - sample.shallow).max() > 0.01
 
 
-def photographed(depth: float, lens: Lens | None = LENS) -> Sample:
-    """A wall at a distance."""
-    wall = np.full(SHAPE, depth, np.float32)
-    shallow, deep = (encode(np.clip(p, 0.0, 1.0), 2.2) for p in pictures(wall, lens or LENS, noise=0.0))
-    return Sample("a wall", shallow, deep, wall, lens)
-
-
-@pytest.mark.parametrize("far", [2.5, 6.0])
-def test_the_other_side_looks_as_if_photographed_there(far: float) -> None:
-    near = 1.0 / (2.0 / LENS.focus_distance - 1.0 / far)
-    assert LENS.signed_coc(near) == pytest.approx(-LENS.signed_coc(far))
-    moved, there = on_other_side(photographed(far)), photographed(near)
-    np.testing.assert_allclose(moved.depth, near, rtol=1e-6)
-    middle = slice(8, -8), slice(8, -8)
-    apart, before = (np.abs(p.shallow - there.shallow)[middle].mean() for p in (moved, photographed(far)))
-    assert apart < 5e-4 < 1e-3 < before  # an eighth of a step of 8 bits: resampling
-    assert np.array_equal(moved.deep, photographed(far).deep)
-
-
-def test_the_other_side_of_the_other_side_is_where_it_was() -> None:
-    sample = photographed(3.0)
-    sample.depth[:, : SHAPE[1] // 2] = np.nan
-    back = on_other_side(on_other_side(sample))
-    np.testing.assert_allclose(back.depth, sample.depth, rtol=1e-5)
-    np.testing.assert_allclose(back.shallow[8:-8, 8:-8], sample.shallow[8:-8, 8:-8], atol=0.02)
-
-
-def test_depths_without_another_side_are_unknown() -> None:
-    sample = replace(photographed(3.0), depth=np.geomspace(0.4, 10.0, SHAPE[1], dtype=np.float32)[None].repeat(240, 0))
-    moved = on_other_side(sample)
-    known = np.isfinite(moved.depth)
-    inverse = 2.0 / LENS.focus_distance - 1.0 / sample.depth
-    assert np.array_equal(known, (inverse >= 1.0 / LENS.max_depth) & (inverse <= 1.0 / LENS.min_depth))
-    assert 0.5 < known.mean() < 1.0
-    assert np.isfinite(moved.shallow).all()
-    assert moved.shallow.max() <= 1.0
-
-
-@pytest.mark.parametrize("lens", [None, replace(LENS, parallax=0.0)])
-def test_without_parallax_there_is_no_other_side(lens: Lens | None) -> None:
-    class Walls(Dataset):
-        names = ("a wall",)
-
-        def read(self, index: int) -> Sample:
-            return photographed(3.0, lens)
-
-    walls = OtherSide(Walls())
-    assert walls.names == ("a wall, other side",)
-    with pytest.raises(InputError, match="sample a wall: expected a lens with a parallax, got"):
-        walls.read(0)
+def test_a_share_of_drawn_lenses_may_have_none() -> None:
+    rng = np.random.default_rng(0)
+    lenses = LensRange(parallax=(-0.06, -0.05), without_parallax=0.4)
+    drawn = np.array([lenses.draw(rng, 500.0, (0.5, 10.0)).parallax for _ in range(400)])
+    assert np.mean(drawn == 0.0) == pytest.approx(0.4, abs=0.08)
+    assert bool(((drawn == 0.0) | ((-0.06 <= drawn) & (drawn <= -0.05))).all())

@@ -23,7 +23,7 @@ from dfd_ros.errors import InputError
 from dfd_ros.inference.tensors import read_tensors
 from dfd_ros.inference.weights import load_weights
 from dfd_ros.learning import system, train
-from dfd_ros.learning.augment import Augmentation, augment, cut_mix
+from dfd_ros.learning.augment import Augmentation, augment
 from dfd_ros.learning.batch import collate
 from dfd_ros.learning.batches import Batches, Source, whole
 from dfd_ros.learning.checkpoints import SafetensorsIO
@@ -331,41 +331,6 @@ def test_a_patch_is_cut_and_mirrored_in_all_its_parts_alike():
         radius = (place - centre).norm() / centre.norm()
         assert float(batch.field[0, 0, 0, 0]) == pytest.approx(float(radius), abs=1e-5)
     assert seen == {(1.0, 40.0), (-1.0, 40.0), (1.0, -40.0), (-1.0, -40.0)}
-
-
-def test_a_part_of_another_sample_is_put_in_its_place_in_all_pictures_alike():
-    """Pictures and depth are one number, the sample's, so that every pixel tells where it comes from."""
-    sample = Scenes().read(0)
-
-    def marked(number: int, parallax: float = 0.0) -> Sample:
-        depth = np.full_like(sample.depth, number)
-        picture = np.repeat(depth[..., None], 3, axis=2)
-        lens = replace(sample.lens, parallax=parallax)
-        return replace(sample, name=str(number), depth=depth, shallow=picture, deep=picture, lens=lens)
-
-    batch = collate(
-        [augment(s, Augmentation(), np.random.default_rng(0)) for s in (marked(1), marked(2), marked(3, 0.1))]
-    )
-    shares = []
-    for seed in range(60):
-        mixed = cut_mix(batch, 0.5, np.random.default_rng(seed))
-        assert torch.equal(mixed.shallow[:, :1], mixed.depth)
-        assert torch.equal(mixed.deep, mixed.shallow)
-        assert torch.equal(mixed.field, batch.field)
-        assert torch.equal(mixed.depth[2], batch.depth[2])  # alone with its lens
-        for own, other in ((0, 1), (1, 0)):
-            part = mixed.depth[own, 0] == other + 1
-            share = float(part.float().mean())
-            if share:
-                rows, columns = part.any(dim=1).sum(), part.any(dim=0).sum()
-                assert part.sum() == rows * columns  # a rectangle
-                assert mixed.names[own] == f"{own + 1} with a part of {other + 1}"
-            else:
-                assert mixed.names[own] == str(own + 1)
-            shares.append(share)
-    assert np.mean(np.array(shares) > 0.0) == pytest.approx(0.5, abs=0.15)
-    assert 0.08 < min(s for s in shares if s) < max(shares) < 0.66
-    assert float(batch.depth[0].min()) == float(batch.depth[0].max())  # what came is as it was
 
 
 def test_parts_of_pictures_hide_a_parallax_from_the_network_that_looks_for_it():

@@ -71,9 +71,20 @@ def test_the_mean_of_weights_is_one_file_like_them(tmp_path):
         for tensor in network.state_dict().values():
             tensor.mul_(factor) if tensor.is_floating_point() else tensor.fill_(7)
     recipes = [{"name": name, "train": {"half": name == "a"}} for name in "abc"]
+    lenses: list[dict] = [
+        {"f_number_shallow": (1.5, 2.0)},
+        {"f_number_shallow": (1.4, 1.9), "min_depth": (0.5, 0.5)},
+        {},
+    ]
     paths = [
-        save(tmp_path / f"{recipe['name']}.safetensors", network, recipe=recipe, data=("scenes", recipe["name"]))
-        for network, recipe in zip(networks, recipes, strict=True)
+        save(
+            tmp_path / f"{recipe['name']}.safetensors",
+            network,
+            recipe=recipe,
+            data=("scenes", recipe["name"]),
+            lens=lens,
+        )
+        for network, recipe, lens in zip(networks, recipes, lenses, strict=True)
     ]
     card = average_weights(paths, tmp_path / "mean.safetensors")
     mean, read = load_weights(tmp_path / "mean.safetensors")
@@ -82,6 +93,7 @@ def test_the_mean_of_weights_is_one_file_like_them(tmp_path):
         torch.testing.assert_close(mean.state_dict()[name], expected, rtol=1e-3, atol=1e-4)  # kept in 16 bits
     assert read == card
     assert card.data == ("scenes", "a", "b", "c")
+    assert card.lens == {"f_number_shallow": (1.4, 2.0), "min_depth": (0.5, 0.5)}
     assert card.metrics == {}
     assert (card.recipe, card.averaged_with) == (recipes[0], tuple(recipes[1:]))
 

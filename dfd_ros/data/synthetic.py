@@ -50,6 +50,7 @@ class LensRange:
         f_number_ratio: The narrow aperture's f-number over the wide one's.
         coc_field: How much larger the CoC is in the corners, as a fraction.
         parallax: The lens's; see there.
+        without_parallax: Share of lenses that have none.
         psf: `disk` or `gaussian`.
     """
 
@@ -59,6 +60,7 @@ class LensRange:
     f_number_ratio: Range = (1.8, 7.0)
     coc_field: Range = (0.0, 0.0)
     parallax: Range = (0.0, 0.0)
+    without_parallax: float = 0.0
     psf: str = "disk"
 
     def draw(self, rng: np.random.Generator, focal_px: float, depth_range: Range) -> Lens:
@@ -69,18 +71,22 @@ class LensRange:
         scale = coc * f_number
         # coc_scale = f · f_px / (z_f − f), with f_px = f / p; no lens sees what is nearer than its focal length.
         focal_length = min(scale * focus / (focal_px + scale), _LONGEST_FOCAL_LENGTH * depth_range[0])
+        f_number_deep, coc_field = f_number * rng.uniform(*self.f_number_ratio), rng.uniform(*self.coc_field)
+        parallax = rng.uniform(*self.parallax)
+        if self.without_parallax and rng.random() < self.without_parallax:
+            parallax = 0.0
         return Lens.physical(
             "random",
             focal_length=focal_length,
             pixel_pitch=focal_length / focal_px,
             focus_distance=focus,
             f_number_shallow=f_number,
-            f_number_deep=f_number * rng.uniform(*self.f_number_ratio),
+            f_number_deep=f_number_deep,
             min_depth=depth_range[0],
             max_depth=depth_range[1],
             psf=self.psf,
-            coc_field=rng.uniform(*self.coc_field),
-            parallax=rng.uniform(*self.parallax),
+            coc_field=coc_field,
+            parallax=parallax,
         )
 
 

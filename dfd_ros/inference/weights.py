@@ -137,8 +137,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ModelCard]:
     try:
         content = json.loads(header[CARD_KEY])
         lists = {key: tuple(content.get(key, ())) for key in ("inputs", "outputs", "data", "averaged_with")}
-        card = ModelCard(**{**content, **lists})
-    except (KeyError, TypeError, ValueError) as error:
+        lens = {name: tuple(ends) for name, ends in content.get("lens", {}).items()}
+        card = ModelCard(**{**content, **lists, "lens": lens})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"weights {path}: its model card is damaged ({error})") from error
     return tensors, card
 

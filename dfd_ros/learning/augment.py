@@ -1,8 +1,4 @@
-"""How samples are changed before a network learns from them, so that it cannot know them by heart.
-
-`augment` cuts, mirrors and darkens one sample. `cut_mix` puts a part of another one into it, after CutMix (Yun et al., ICCV
-2019), here for pictures whose every pixel has a truth.
-"""
+"""How samples are changed before a network learns from them, so that it cannot know them by heart: cut, mirrored, darkened."""
 
 from __future__ import annotations
 
@@ -14,13 +10,8 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, Pos
 
 from dfd_ros.data.samples import Sample
 from dfd_ros.errors import InputError
-from dfd_ros.learning.batch import Batch, Patch
-from dfd_ros.learning.objectives import Fraction
+from dfd_ros.learning.batch import Patch
 from dfd_ros.optics.lens import field_radius
-
-MIXED_SIDES = (0.3, 0.8)
-"""Least and greatest height and width of a part of another sample, over the picture's."""
-_MIXED = ("shallow", "deep", "depth", "field", "all_in_focus", "weight")
 
 
 class Augmentation(BaseModel):
@@ -35,7 +26,6 @@ class Augmentation(BaseModel):
             get darker only: what is clipped tells no blur.
         zoom: Least and greatest size that whole samples are brought to before anything else, as a factor; their CoC goes
             along. One for a batch, even in its logarithm.
-        mix: Probability that a sample gets a part of another one of its batch.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,7 +36,6 @@ class Augmentation(BaseModel):
     upend: bool = False
     light: NonNegativeFloat = 0.0
     zoom: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
-    mix: Fraction = 0.0
 
     @model_validator(mode="after")
     def _check(self) -> Augmentation:
@@ -88,30 +77,3 @@ def augment(sample: Sample, augmentation: Augmentation, rng: np.random.Generator
         weight=None if sample.weight is None else cut(sample.weight),
     )
     return Patch(part, cut(field_radius((height, width)).astype(np.float32, copy=False)))
-
-
-def cut_mix(batch: Batch, probability: float, rng: np.random.Generator) -> Batch:
-    """The batch, in which each sample has with this probability a rectangle of another one's pictures and depth.
-
-    The rectangle stays at its place, and both are of one lens, since blur, parallax and vignetting depend on them; a sample
-    without another of its lens stays as it is. The name is then `ONE with a part of ANOTHER`.
-    """
-    height, width = batch.depth.shape[-2:]
-    whole = {name: tensor for name in _MIXED if (tensor := getattr(batch, name)) is not None}
-    mixed = {name: tensor.clone() for name, tensor in whole.items()}
-    names = list(batch.names)
-    lenses = [repr(lens) for lens in batch.lenses]  # by their text, in which NaN equals NaN
-    for i, lens in enumerate(lenses):
-        others = [j for j, its in enumerate(lenses) if j != i and its == lens]
-        if rng.random() >= probability or not others:
-            continue
-        other = int(rng.choice(others))
-        rows, columns = (
-            round(side * size) for side, size in zip(rng.uniform(*MIXED_SIDES, 2), (height, width), strict=True)
-        )
-        top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
-        for name, tensor in whole.items():
-            part = (slice(None), slice(top, top + rows), slice(left, left + columns))
-            mixed[name][i][part] = tensor[other][part]
-        names[i] = f"{batch.names[i]} with a part of {batch.names[other]}"
-    return replace(batch, **mixed, names=tuple(names))

@@ -20,8 +20,8 @@ from dfd_ros.learning.weights import save_weights
 def average_weights(paths: Sequence[Path], out: Path) -> ModelCard:
     """Write the mean of files of weights as another one, and return its card; a file given twice counts twice.
 
-    The card is the first one's with the data of all. It has no metrics, since nobody has measured the mean yet; the recipes of
-    the others stand in `averaged_with`.
+    The card is the first one's with the data and the range of lenses of all. It has no metrics, since nobody has measured the
+    mean yet; the recipes of the others stand in `averaged_with`.
 
     Raises:
         InputError: Fewer than two files; one that cannot be read, or that is of another model than the first, was trained for
@@ -44,6 +44,14 @@ def average_weights(paths: Sequence[Path], out: Path) -> ModelCard:
         }
     )
     data = tuple(dict.fromkeys(source for one in cards for source in one.data))
-    card = replace(card, data=data, metrics={}, averaged_with=tuple(other.recipe for other in cards[1:]))
+    recipes = tuple(other.recipe for other in cards[1:])
+    card = replace(card, data=data, lens=_range_of_all(cards), metrics={}, averaged_with=recipes)
     save_weights(mean, card, out, half=bool(card.recipe.get("train", {}).get("half", False)))
     return card
+
+
+def _range_of_all(cards: Sequence[ModelCard]) -> dict[str, tuple[float, float]]:
+    """From the least to the greatest of what lenses are, over all cards."""
+    names = dict.fromkeys(name for card in cards for name in card.lens)
+    ranges = {name: [card.lens[name] for card in cards if name in card.lens] for name in names}
+    return {name: (min(low for low, _ in found), max(high for _, high in found)) for name, found in ranges.items()}

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from dfd_ros.data.samples import Dataset, Sample, resized
 from dfd_ros.errors import InputError
-from dfd_ros.learning.augment import Augmentation, augment, cut_mix
+from dfd_ros.learning.augment import Augmentation, augment
 from dfd_ros.learning.batch import Batch, Patch, collate
 
-_DRAW, _ORDER, _AUGMENT, _ZOOM, _MIX = range(5)  # streams of random numbers
+_DRAW, _ORDER, _AUGMENT, _ZOOM = range(4)  # streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,9 @@ class Batches(torch.utils.data.Dataset[Batch]):
         self._kept: tuple[tuple[int, int], NDArray[np.int64]] = ((-1, -1), np.empty(0, np.int64))
 
     def __getitem__(self, number: int) -> Batch:
-        samples, mix = self.size // self.augmentation.patches, self.augmentation.mix
+        samples = self.size // self.augmentation.patches
         zoom = math.exp(np.random.default_rng((self.seed, _ZOOM, number)).uniform(*np.log(self.augmentation.zoom)))
-        batch = collate([patch for k in range(samples) for patch in self._patches(number * samples + k, zoom)])
-        return cut_mix(batch, mix, np.random.default_rng((self.seed, _MIX, number))) if mix else batch
+        return collate([patch for k in range(samples) for patch in self._patches(number * samples + k, zoom)])
 
     def _patches(self, turn: int, zoom: float) -> list[Patch]:
         """The patches of the sample whose turn it is, brought to another size."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from dfd_ros.data.open import OpenOptions, open_dataset
-from dfd_ros.data.other_side import OtherSide
 from dfd_ros.data.samples import Dataset, Sample, Selection, resized
 from dfd_ros.data.synthetic import LensRange, SyntheticSettings
 from dfd_ros.errors import InputError
@@ -58,7 +57,7 @@ def open_data(recipe: DataRecipe) -> Dataset:
         dataset = Selection(dataset, numbers)
     if recipe.size is not None:
         dataset = _Resized(dataset, recipe.size)
-    return OtherSide(dataset) if recipe.other_side else dataset
+    return dataset
 
 
 def open_batches(recipe: Recipe) -> Batches:
@@ -138,8 +137,6 @@ def spec_of(recipe: DataRecipe) -> str:
     parts = [Path(recipe.spec).name if recipe.spec.startswith("/") else recipe.spec]
     if recipe.folds:
         parts.append(f"fold {recipe.fold} of {recipe.folds} {'only' if recipe.held_out else 'left out'}")
-    if recipe.other_side:
-        parts.append("on the other side of the focus")
     if recipe.count:
         parts.append(f"samples {recipe.first} to {recipe.first + recipe.count - 1}")
     return ", ".join(parts)

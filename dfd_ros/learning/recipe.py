@@ -71,7 +71,6 @@ class DataRecipe(_Record):
             either all blocks but number `fold`, or, if held out, that one.
         first, count: Which of these: from the first so many; 0 for all.
         size: Height and width that the pictures are brought to.
-        other_side: Have every depth on the other side of the focus (`dfd_ros.data.other_side`).
         share: How often samples come from this data set, relative to the others.
     """
 
@@ -86,7 +85,6 @@ class DataRecipe(_Record):
     fold: NonNegativeInt = 0
     held_out: bool = False
     size: Size | None = None
-    other_side: bool = False
     share: NonNegativeFloat = 1.0
 
     @model_validator(mode="after")

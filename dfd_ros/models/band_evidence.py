@@ -109,13 +109,13 @@ class BandStatistics(nn.Module):
             kept = [shallow * shallow, deep * deep, shallow * deep]
             if level < SHIFT_LEVELS:
                 lower = picture.unflatten(0, (count, 2))[:, 1]
-                kept += self.displacement.products(lower, shallow, level, _CELLS[level], size)
+                kept += self.displacement.products(lower, shallow, deep, level, _CELLS[level], size)
             smooth = filter_each(torch.cat(kept, dim=1).mean(dim=2), self.triangle)
             if coarsest:
                 smooth = F.interpolate(smooth, scale_factor=2.0, mode="bilinear", align_corners=False)
             energies.append(smooth[:, :ENERGIES])
             if level < SHIFT_LEVELS:
-                shifts.append(self.displacement.evidence(smooth.chunk(5, dim=1), 0.5**level, CELL, size))
+                shifts.append(self.displacement.evidence(smooth.chunk(6, dim=1), 0.5**level, CELL, size))
             if not coarsest:
                 picture = F.conv2d(with_margin(picture, 2), self.low_pass, stride=2)
         return Evidence(torch.stack(energies, dim=1), torch.stack(products, dim=1), torch.stack(shifts).sum(dim=0))

@@ -5,14 +5,17 @@ picture outwards or inwards (`dfd_ros.optics.lens`): a shallow band s lies by u 
 with ∂ the derivative outwards, and u = v ρ² has the sign of parallax times signed CoC. With R the residual energy of
 s = g d the displacement's negative log-likelihood is A v + B v² with
 
-    A = Σ 2 g ⟨s ∂d⟩ ρ² / R,    B = Σ g² ⟨(∂d)²⟩ ρ⁴ / R,
+    A = Σ 2 g ⟨(s − g d) ∂d⟩ ρ² / R,    B = Σ g² ⟨(∂d)²⟩ ρ⁴ / R,
 
-summed over bands. It is faint, tenths of a pixel in the corners, and counts where it is gathered over large windows.
+summed over bands. It is faint, tenths of a pixel in the corners, and counts where it is gathered over large windows. Pairs are
+displaced as a whole by as much (a magnification that differs, registration), so it also counts how much farther than the whole
+picture a window lies (`parallax_evidence`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,12 +29,19 @@ LEVELS = 3
 """Of the pyramid: a tenth of a pixel is nothing to coarser ones."""
 WINDOWS = (3, 9, 33, 0)
 """Sides of the windows over which it is gathered, in cells of 8 pixels; 0 for the whole picture."""
+SIDES = 2 * len(WINDOWS) - 1
+"""What each window tells of the side, then what each but the whole picture tells by how much farther it lies."""
+JITTER = 0.06
+"""Standard deviation of what pairs are displaced outwards as a whole, by chance: pixels in the corners."""
 
 _GAINS = (1.0, 3.0, 6.0, 6.0)  # of the windows: what is gathered over more is surer
 _UNMODELLED = 0.05  # part of R that is always there, of the shallow energy
 _NOISE_ENERGY = 2e-5
 _LEAST_INFORMATION = 5e-4  # B v² that counts for nothing
 _LARGEST = 4.0
+_SAMPLES = 8.0  # that a cell is worth, when it is weighed against the jitter
+_FARTHEST = 3.0  # pixels in the corners
+_PROPORTIONAL = 0.5  # of a displacement: by how much it may be found too small
 _TINY = 1e-12
 
 Array = NDArray[np.float64]
@@ -59,11 +69,12 @@ class Displacement(nn.Module):
         self,
         deep: Tensor,  # (N, 1, H, W), the level's picture
         shallow_bands: Tensor,  # (N, bands, b, h, w), b answers a cell
+        deep_bands: Tensor,  # likewise
         level: int,
         cell: int,
         size: tuple[int, int],
     ) -> list[Tensor]:
-        """s ∂d and (∂d)², each (N, bands, b, h, w).
+        """s ∂d, d ∂d and (∂d)², each (N, bands, b, h, w).
 
         Args:
             level: Of the pyramid.
@@ -77,45 +88,74 @@ class Displacement(nn.Module):
         at = [direction[..., top::cell, left::cell] for top, left in self._places[level]]
         y, x = torch.stack(at, dim=2).split(1, dim=1)  # (1, 1, b, h, w)
         slope = down * y + right * x
-        return [shallow_bands * slope, slope * slope]
+        return [shallow_bands * slope, deep_bands * slope, slope * slope]
 
     def evidence(
         self,
-        products: Sequence[Tensor],  # s², d², s d, s ∂d and (∂d)², each (N, bands, h, w), averaged over cells
+        products: Sequence[Tensor],  # s², d², s d, s ∂d, d ∂d and (∂d)², each (N, bands, h, w), averaged over cells
         scale: float,
         pitch: int,
         size: tuple[int, int],
     ) -> Tensor:
         """A and B, (N, 2, h, w), `scale` being the level's pixels per pixel of the picture."""
-        ss, dd, sd, cross, slope = products
+        ss, dd, sd, cross, own, slope = products
         gain = (sd / (dd + _TINY)).clamp(0.0, 1.5)
         residual = (ss - sd * sd / (dd + _TINY)).clamp_min(0.0) + _UNMODELLED * ss + _NOISE_ENERGY
         _, _, radius = outwards(cross, pitch, size)
         weight = scale * radius * radius
-        a = (2.0 * gain * cross / residual).sum(dim=1, keepdim=True) * weight
+        a = (2.0 * gain * (cross - gain * own) / residual).sum(dim=1, keepdim=True) * weight
         b = (gain * gain * slope / residual).sum(dim=1, keepdim=True) * (weight * weight)
         return torch.cat([a, b], dim=1)
 
 
-def side_evidence(displacement: Tensor, parallax: Tensor) -> Tensor:
-    """How much the pair speaks against far and for near, or the converse where negative.
+class ParallaxEvidence(NamedTuple):
+    """What a pair's displacement tells, gathered over each of the windows.
+
+    Attributes:
+        side: How much it speaks against far and for near, or the converse where negative: about how many standard deviations,
+            −4 to 4; (N, SIDES, h, w), 0 for lenses without parallax.
+        costs: How badly each depth of a lens explains it, (N, len(WINDOWS), K, h, w).
+    """
+
+    side: Tensor
+    costs: Tensor
+
+
+def parallax_evidence(displacement: Tensor, parallax: Tensor, expected: Tensor) -> ParallaxEvidence:
+    """What is gathered of A and B, for cells twice as large.
+
+    What is likeliest in a window, −A / 2B, is off by noise, by what the pair is displaced as a whole (`JITTER`) and by a part
+    of itself, since blur differs within a band. Costs are robust: half the square of the error, in standard deviations, counts
+    by its logarithm.
 
     Args:
         displacement: A and B, (N, 2, h, w), h and w even.
         parallax: Of the lenses, (N or 1,).
-
-    Returns:
-        (N, len(WINDOWS), h/2, w/2) in −4 to 4: about how many standard deviations, gathered over each of the windows;
-        0 for lenses without parallax.
+        expected: Displacement of each of the lens's depths, (N or 1, K) pixels in the corners.
     """
     cells = F.avg_pool2d(displacement, 2)
-    v = parallax[:, None, None, None]
-    found = []
-    for side, gain in zip(WINDOWS, _GAINS, strict=True):
-        mean = mean_over_window(cells, side) if side else cells.mean(dim=(2, 3), keepdim=True).expand_as(cells)
-        a, b = mean.split(1, dim=1)
-        found.append((gain * a * v / torch.sqrt(b * v * v + _LEAST_INFORMATION)).clamp(-_LARGEST, _LARGEST))
-    return torch.cat(found, dim=1)
+    v, expected = parallax[:, None, None, None], expected[:, :, None, None]
+    whole = cells.mean(dim=(2, 3), keepdim=True)
+    share = whole[:, :1] / (whole[:, 1:] + _TINY)  # −2 u of the whole picture
+    variance = JITTER**2 + (_PROPORTIONAL * expected) ** 2
+    absolute, relative, costs = [], [], []
+    for window, gain in zip(WINDOWS, _GAINS, strict=True):
+        a, b = (mean_over_window(cells, window) if window else whole.expand_as(cells)).split(1, dim=1)
+        weight = gain * v / torch.sqrt(b * v * v + _LEAST_INFORMATION)
+        absolute.append(weight * a)
+        if window:
+            relative.append(weight * (a - share * b))
+        count = _SAMPLES * (window * window if window else cells.shape[-2] * cells.shape[-1])
+        found = (-0.5 * a / (b + _TINY)).clamp(-_FARTHEST, _FARTHEST)
+        costs.append(torch.log1p(b * (found - expected) ** 2 / (1.0 / count + 2.0 * b * variance)))
+    side = torch.cat(absolute + relative, dim=1).clamp(-_LARGEST, _LARGEST)
+    return ParallaxEvidence(side, torch.stack(costs, dim=1))
+
+
+def displaced_evidence(displacement: Tensor, by: Tensor) -> Tensor:
+    """A and B, (N, 2, h, w), of pairs whose shallow picture lies outwards by so much more, (N,) pixels in the corners."""
+    a, b = displacement.split(1, dim=1)
+    return torch.cat([a - 2.0 * b * by[:, None, None, None], b], dim=1)
 
 
 def outwards(like: Tensor, pitch: int, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:

@@ -33,9 +33,20 @@ from dfd_ros.models.affinity import AffinityGathering
 from dfd_ros.models.band_evidence import CELL, FEATURES, BandStatistics, band_features, cost_volume
 from dfd_ros.models.bands import LEVELS
 from dfd_ros.models.base import DepthModel, Signature
-from dfd_ros.models.displacement import WINDOWS, side_evidence
+from dfd_ros.models.displacement import JITTER, SIDES, WINDOWS, ParallaxEvidence, displaced_evidence, parallax_evidence
 from dfd_ros.models.filters import enlarge_map
-from dfd_ros.models.lens_table import LABELS, PARALLAX, PRIOR_TILT, SIDE, TABLE_COLUMNS, AnyLens, lens_table
+from dfd_ros.models.lens_table import (
+    DISPLACEMENT,
+    LABELS,
+    LN_DEPTH,
+    PARALLAX,
+    PRIOR,
+    PRIOR_TILT,
+    SIDE,
+    TABLE_COLUMNS,
+    AnyLens,
+    lens_table,
+)
 
 POSITIONS = 4
 """Channels that say where a cell is: y, x, distance from the centre squared, y squared."""
@@ -44,6 +55,7 @@ MIN_LOG_VARIANCE = -9.0
 _DILATIONS = (1, 2, 4, 1)
 _CUE_GAIN = 4.0  # the boundary cue is small against the picture
 _MID_GREY = 0.5
+_TRUSTED = (LEVELS + len(WINDOWS), SIDES - len(WINDOWS))  # costs of the depths, then what tells but the side
 _FIRST_TRUST = -1.0  # in the costs, before the softplus
 
 
@@ -96,9 +108,9 @@ class PhysicsNet(DepthModel):
         )
         self.logits = nn.Conv2d(b, labels + 1, 1)  # of each depth, then of the far side of the focus
         self.finish = nn.Conv2d(a, 2, 1)
-        self.from_side = nn.Conv2d(len(WINDOWS), b, 1)
+        self.from_side = nn.Conv2d(SIDES, b, 1)
         self.from_lens = nn.Linear(labels, b)
-        self.trust = nn.Conv2d(b, LEVELS + len(WINDOWS), 1)
+        self.trust = nn.Conv2d(b, sum(_TRUSTED), 1)
         self.gathering = AffinityGathering(b)
         for last, bias in ((self.logits, 0.0), (self.finish, 0.0), (self.trust, _FIRST_TRUST), (self.from_lens, 0.0)):
             nn.init.zeros_(last.weight)
@@ -137,9 +149,12 @@ class PhysicsNet(DepthModel):
         with torch.autocast(pair.device.type, enabled=False):  # energies of flat walls are lost in half precision
             evidence = self.statistics(pair, (height, width))
             features, costs = band_features(evidence.energies), cost_volume(evidence.products, table)
-            side = side_evidence(evidence.displacement, table[:, 0, PARALLAX])
+            displacement = evidence.displacement
+            if self.training:
+                displacement = displaced_evidence(displacement, JITTER * torch.randn_like(displacement[:, 0, 0, 0]))
+            parallax = parallax_evidence(displacement, table[:, 0, PARALLAX], table[..., DISPLACEMENT])
         position = positions(features, (height / CELL, width / CELL))
-        log_depth, log_variance = self.body(pair, features, costs, side, table[..., : PRIOR_TILT + 1], position)
+        log_depth, log_variance = self.body(pair, features, costs, parallax, table[..., : PRIOR_TILT + 1], position)
         depth, log_variance = (enlarge_map(found, CELL)[..., :height, :width] for found in (log_depth, log_variance))
         return {"depth": torch.exp(depth), "log_variance": log_variance}
 
@@ -148,7 +163,7 @@ class PhysicsNet(DepthModel):
         pair: Tensor,  # (N, 6, H, W), H and W multiples of 32
         features: Tensor,  # (N, FEATURES, H/4, W/4)
         costs: Tensor,  # (N, LEVELS, K, H/8, W/8)
-        side: Tensor,  # (N, len(WINDOWS), H/8, W/8)
+        parallax: ParallaxEvidence,  # at H/8, W/8
         labels: Tensor,  # (N or 1, K, PRIOR_TILT + 1): the first columns of the lens table
         position: Tensor,  # (N or 1, POSITIONS, H/4, W/4)
     ) -> tuple[Tensor, Tensor]:
@@ -160,7 +175,7 @@ class PhysicsNet(DepthModel):
         pictures = torch.cat([deep - _MID_GREY, _CUE_GAIN * (shallow - deep)], dim=1)
         x = self.from_pictures(pictures) + self.from_bands(features) + self.from_position[0](position)
         fine = self.inward[0](F.relu(x))
-        x = self.down[0](fine) + self.from_costs(costs.flatten(1, 2)) + self.from_side(side)
+        x = self.down[0](fine) + self.from_costs(costs.flatten(1, 2)) + self.from_side(parallax.side)
         position = F.avg_pool2d(position, 2)
         x = x + self.from_position[1](position) + self.from_lens(labels[..., SIDE].to(x.dtype))[:, :, None, None]
         middle = self.inward[1](F.relu(x))
@@ -169,14 +184,17 @@ class PhysicsNet(DepthModel):
         x = x + self.overall(x.mean(dim=(2, 3)))[:, :, None, None]
         x = self.outward[2](F.relu(coarse + _enlarge(self.up[2](x), 2)))
         x = self.outward[1](F.relu(middle + _enlarge(self.up[1](x), 2)))
-        depths, sides, _, prior, tilt = (column[:, :, None, None] for column in labels.float().unbind(dim=2))
+        depths, sides, prior, tilt = (
+            labels[..., column].float()[:, :, None, None] for column in (LN_DEPTH, SIDE, PRIOR, PRIOR_TILT)
+        )
         height = position[:, :1].float()  # -1 in the top row, 1 in the bottom one
         logits, far = self.logits(x).float().split([self.labels, 1], dim=1)
         # Labels even in 1/z count by z, so that before anything is known ln z is even, or as the prior has it.
         belief = logits + far * sides + depths + prior + tilt * height
-        trust, trust_in_side = F.softplus(self.trust(x).float()).split([LEVELS, len(WINDOWS)], dim=1)
-        evidence = (trust[:, :, None] * costs.float()).sum(dim=1)
-        evidence = evidence + (trust_in_side * side.float()).sum(dim=1, keepdim=True) * sides
+        trust, trust_in_side = F.softplus(self.trust(x).float()).split(_TRUSTED, dim=1)
+        evidence = (trust[:, :, None] * torch.cat([costs, parallax.costs], dim=1).float()).sum(dim=1)
+        nearer = (trust_in_side * parallax.side[:, len(WINDOWS) :].float()).sum(dim=1, keepdim=True)  # than the rest
+        evidence = evidence + nearer * sides
         belief = belief - self.gathering(evidence, x)
         log_depth = (torch.softmax(belief, dim=1) * depths).sum(dim=1, keepdim=True)
         x = self.outward[0](F.relu(fine + _enlarge(self.up[0](x), 2)))

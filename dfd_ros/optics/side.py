@@ -3,7 +3,7 @@
 Off the centre the shallow picture is displaced by u = q ρ² s outwards, with q the parallax of the lens and s the signed CoC
 (`dfd_ros.optics.lens`). In a band of frequencies the shallow picture is then g (d − u ∂d), with d the deep one, ∂ the
 derivative outwards and g what blur leaves of the band; with R the energy that s = g d leaves unexplained the negative
-log-likelihood of a small u is, but for a constant, u · Σ 2 g ⟨s ∂d⟩ / R.
+log-likelihood of a small u is, but for a constant, u · Σ 2 g ⟨(s − g d) ∂d⟩ / R.
 
 Only this linear term is kept, the part that is odd in s: how large a CoC is, blur says far better.
 """
@@ -20,10 +20,10 @@ Image = NDArray[np.float32]
 
 BANDS = ((1.0, 2.0), (2.0, 4.0))
 """Gaussians whose difference passes a band, pixels."""
-SAMPLES = 0.03
+SAMPLES = 0.1
 """Independent samples that a cell counts as: displacements of tenths of a pixel are also made by what is not modelled, alike
 in whole objects."""
-LARGEST = 0.1
+LARGEST = 0.3
 """Most that a cell may say, ln of a likelihood per pixel of CoC."""
 UNMODELLED = np.float32(0.05)
 """Energy that displacement never explains, of the shallow band's."""
@@ -56,10 +56,11 @@ class SideEvidence:
         for narrow, wide in BANDS:
             s, d = (cv2.GaussianBlur(p, (0, 0), narrow) - cv2.GaussianBlur(p, (0, 0), wide) for p in (shallow, deep))
             slope = 0.5 * (self._down * cv2.Sobel(d, -1, 0, 1, ksize=1) + self._right * cv2.Sobel(d, -1, 1, 0, ksize=1))
-            ss, sd, dd, cross = (self._cells(a * b) for a, b in ((s, s), (s, d), (d, d), (s, slope)))
+            products = ((s, s), (s, d), (d, d), (s, slope), (d, slope))
+            ss, sd, dd, cross, own = (self._cells(a * b) for a, b in products)
             gain = np.clip(sd / (dd + np.float32(1e-12)), 0.0, 1.5)
             left = np.maximum(ss - gain * sd, 0.0) + UNMODELLED * ss + NOISE_ENERGY
-            total += gain * cross / left
+            total += gain * (cross - gain * own) / left
         return np.clip(total * self._weight, -LARGEST, LARGEST)
 
     def _cells(self, picture: Image) -> Image:
