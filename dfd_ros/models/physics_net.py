@@ -5,18 +5,18 @@ to settle on which side of the focus a thing lies, for which the whole picture i
 (Ronneberger et al., MICCAI 2015) of residual blocks whose finest level is a quarter of the picture:
 
     1/4     the pair in 4 x 4 blocks (deep, and the boundary cue shallow − deep), band features, position
-    1/8     the cost volume of the lens's depths, the side of the focus as the lens's parallax has it, and which of the
-            depths are on which side
+    1/8     the cost volume of the lens's depths, the side of the focus as the pair's displacement has it (`displacement`),
+            and which of the depths are on which side
     1/16
     1/32    dilated blocks, and the mean over the whole picture
 
-On the way back, at 1/8, each depth of the lens gets a logit: what the costs and the parallax say, each level and window as
-far as it is trusted there, gathered over cells that belong together (`affinity`); the prior of the lens file; and what the
+On the way back, at 1/8, each depth of the lens gets a logit: what blur and displacement say against it, each level and window
+as far as it is trusted there, gathered over cells that belong together (`affinity`); the prior of the lens file; and what the
 network adds, for each depth and for a whole side of the focus. Ln depth is its mean under their softmax, plus a correction
 at 1/4, brought to full resolution linearly. So depths are the lens's own, and blur counts before anything is learned. The
 second output is the log-variance of ln depth.
 
-1,090,083 parameters. Convolutions carry batch normalisation, which vanishes in them after training. Everything exports to
+1,090,374 parameters. Convolutions carry batch normalisation, which vanishes in them after training. Everything exports to
 standard operators.
 """
 
@@ -167,10 +167,7 @@ class PhysicsNet(DepthModel):
         labels: Tensor,  # (N or 1, K, PRIOR_TILT + 1): the first columns of the lens table
         position: Tensor,  # (N or 1, POSITIONS, H/4, W/4)
     ) -> tuple[Tensor, Tensor]:
-        """What is learned: ln depth and its log-variance, (N, 1, H/4, W/4).
-
-        Training calls it with stored evidence, and for crops with the `positions` that they were cut from.
-        """
+        """What is learned: ln depth and its log-variance, (N, 1, H/4, W/4)."""
         shallow, deep = pair.to(features.dtype).chunk(2, dim=1)
         pictures = torch.cat([deep - _MID_GREY, _CUE_GAIN * (shallow - deep)], dim=1)
         x = self.from_pictures(pictures) + self.from_bands(features) + self.from_position[0](position)
@@ -202,17 +199,16 @@ class PhysicsNet(DepthModel):
         return _enlarge(log_depth, 2) + correction, log_variance.clamp(MIN_LOG_VARIANCE, MAX_LOG_VARIANCE)
 
 
-def positions(like: Tensor, size: tuple[float, float], origin: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+def positions(like: Tensor, size: tuple[float, float]) -> Tensor:
     """Where each cell of a grid lies in the picture, (1, POSITIONS, h, w); y and x go from -1 to 1 across the picture.
 
     Args:
         like: Of the grid's height, width, type and device.
         size: Of the picture, cells.
-        origin: Cell of the picture that the grid's first is (a crop's place, less what was added around the picture).
     """
     y, x = (
-        (torch.arange(count, device=like.device, dtype=torch.float32) + (0.5 + first)) * (2.0 / whole) - 1.0
-        for count, first, whole in zip(like.shape[-2:], origin, size, strict=True)
+        (torch.arange(count, device=like.device, dtype=torch.float32) + 0.5) * (2.0 / whole) - 1.0
+        for count, whole in zip(like.shape[-2:], size, strict=True)
     )
     y, x = torch.broadcast_tensors(y[:, None], x)
     return torch.stack([y, x, x * x + y * y, y * y])[None].to(like.dtype)
