@@ -51,13 +51,22 @@ def pictures(depth: np.ndarray, lens: Lens, seed: int = 0, noise: float = 0.001)
     return tuple((p + noise * rng.standard_normal(p.shape)).astype(np.float32) for p in (shallow, deep))  # type: ignore[return-value]
 
 
+def images_of(shallow: np.ndarray, deep: np.ndarray) -> torch.Tensor:
+    """A pair in linear light as the network takes it, (1, 6, H, W)."""
+    pair = encode(np.clip(np.concatenate([shallow, deep], axis=2), 0.0, 1.0), 2.2)
+    return torch.from_numpy(pair.transpose(2, 0, 1)[None])
+
+
+def displacement_of(shallow: np.ndarray, deep: np.ndarray) -> torch.Tensor:
+    """A and B of a pair in linear light, (1, 2, h, w)."""
+    height, width = shape = deep.shape[:2]
+    grown = torch.nn.functional.pad(images_of(shallow, deep), (0, -width % 32, 0, -height % 32), mode="replicate")
+    return BandStatistics(2.2)(grown, shape).displacement[..., : height // 4, : width // 4]
+
+
 def evidence(depth: float, lens: Lens, shape: tuple[int, int] = SHAPE) -> torch.Tensor:
     """A and B of a wall, (1, 2, h, w)."""
-    pair = np.concatenate(pictures(np.full(shape, depth, np.float32), lens), axis=2)
-    images = torch.from_numpy(encode(np.clip(pair, 0.0, 1.0), 2.2).transpose(2, 0, 1)[None])
-    height, width = shape
-    grown = torch.nn.functional.pad(images, (0, -width % 32, 0, -height % 32), mode="replicate")
-    return BandStatistics(2.2)(grown, shape).displacement[..., : height // 4, : width // 4]
+    return displacement_of(*pictures(np.full(shape, depth, np.float32), lens))
 
 
 def side_of(displacement: torch.Tensor, parallax: float) -> torch.Tensor:
@@ -146,9 +155,7 @@ def test_a_displacement_costs_least_where_it_is() -> None:
 def test_texture_alone_is_no_displacement() -> None:
     """Detail that fades along the slope, in a picture that lies still, once was taken for one."""
     picture = light(0)
-    images = torch.from_numpy(np.tile(encode(picture, 2.2).transpose(2, 0, 1), (2, 1, 1))[None])
-    images = torch.nn.functional.pad(images, (0, 0, 0, 16), mode="replicate")
-    a, b = BandStatistics(2.2)(images, SHAPE).displacement[0, :, :60]
+    a, b = displacement_of(picture, picture)[0]
     assert float((a.abs() / (b + 1e-3)).max()) < 1e-3
     grey = np.ascontiguousarray(picture[..., 1])
     assert np.abs(SideEvidence(LENS, SHAPE, (60, 80))(grey, grey)).max() < 1e-4
@@ -159,7 +166,7 @@ def test_evidence_moves_with_the_pair(by: float) -> None:
     """What lies outwards as a whole looks as one whose evidence was displaced; no part lies farther out than the others."""
     found = evidence(0.9, LENS)
     moved = displaced_evidence(found, torch.tensor([by]))
-    a, b = (evidence_.mean(dim=(2, 3))[0] for evidence_ in (found, moved))
+    a, b = (each.mean(dim=(2, 3))[0] for each in (found, moved))
     assert float(b[0] / b[1]) == pytest.approx(float(a[0] / a[1]) - 2.0 * by, abs=1e-4)
     sides = [side_of(each, -0.05) for each in (found, moved)]
     relative = slice(len(WINDOWS), SIDES)
@@ -171,10 +178,7 @@ def test_what_is_nearer_than_the_rest_is_told_from_it() -> None:
     """By the difference, where the pair as a whole is displaced the other way."""
     depth = np.full(SHAPE, 4.0, np.float32)
     depth[:, :120] = 0.9
-    pair = np.concatenate(pictures(depth, LENS), axis=2)
-    images = torch.from_numpy(encode(np.clip(pair, 0.0, 1.0), 2.2).transpose(2, 0, 1)[None])
-    images = torch.nn.functional.pad(images, (0, 0, 0, 16), mode="replicate")
-    found = BandStatistics(2.2)(images, SHAPE).displacement[..., :60, :]
+    found = displacement_of(*pictures(depth, LENS))
     side = side_of(displaced_evidence(found, torch.tensor([-0.4])), LENS.parallax)[0]
     assert float(side[2, :, :10].mean()) < 0.0  # wrong
     assert float(side[len(WINDOWS) + 2, :, :10].mean()) > 0.5 > -0.2 > float(side[len(WINDOWS) + 2, :, 20:].mean())
@@ -198,8 +202,7 @@ def test_an_untrained_network_heeds_the_side() -> None:
     depths = []
     for parallax in (-0.05, 0.0):
         lens = replace(LENS, parallax=parallax)
-        pair = np.concatenate(pictures(np.full(SHAPE, 0.95, np.float32), LENS), axis=2)
-        images = torch.from_numpy(encode(np.clip(pair, 0.0, 1.0), 2.2).transpose(2, 0, 1)[None])
+        images = images_of(*pictures(np.full(SHAPE, 0.95, np.float32), LENS))
         with torch.no_grad():
             depths.append(float(net(images, lens_table(lens)[None])["depth"].median()))
     assert depths[0] < 0.9 * depths[1]

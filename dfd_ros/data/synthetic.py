@@ -71,23 +71,21 @@ class LensRange:
         scale = coc * f_number
         # coc_scale = f · f_px / (z_f − f), with f_px = f / p; no lens sees what is nearer than its focal length.
         focal_length = min(scale * focus / (focal_px + scale), _LONGEST_FOCAL_LENGTH * depth_range[0])
-        f_number_deep, coc_field = f_number * rng.uniform(*self.f_number_ratio), rng.uniform(*self.coc_field)
-        parallax = rng.uniform(*self.parallax)
-        if self.without_parallax and rng.random() < self.without_parallax:
-            parallax = 0.0
-        return Lens.physical(
+        lens = Lens.physical(
             "random",
             focal_length=focal_length,
             pixel_pitch=focal_length / focal_px,
             focus_distance=focus,
             f_number_shallow=f_number,
-            f_number_deep=f_number_deep,
+            f_number_deep=f_number * rng.uniform(*self.f_number_ratio),
             min_depth=depth_range[0],
             max_depth=depth_range[1],
             psf=self.psf,
-            coc_field=coc_field,
-            parallax=parallax,
+            coc_field=rng.uniform(*self.coc_field),
+            parallax=rng.uniform(*self.parallax),
         )
+        without = self.without_parallax > 0.0 and rng.random() < self.without_parallax
+        return replace(lens, parallax=0.0) if without else lens
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from dfd_ros.optics.lens import Lens
 
@@ -21,6 +21,14 @@ def figures(lens: Lens) -> dict[str, float]:
         "min_depth": lens.min_depth,
         "max_depth": lens.max_depth,
     }
+
+
+def ranges_of(seen: Iterable[tuple[str, float]]) -> dict[str, tuple[float, float]]:
+    """Least and greatest of each figure, by its name."""
+    found: dict[str, list[float]] = {}
+    for name, figure in seen:
+        found.setdefault(name, []).append(figure)
+    return {name: (min(values), max(values)) for name, values in found.items()}
 
 
 def outside(lens: Lens, ranges: Mapping[str, tuple[float, float]]) -> str:

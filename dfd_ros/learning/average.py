@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from dfd_ros.errors import InputError
+from dfd_ros.inference.lens_range import ranges_of
 from dfd_ros.inference.weights import ModelCard, load_weights
 from dfd_ros.learning.weights import save_weights
 
@@ -45,13 +46,7 @@ def average_weights(paths: Sequence[Path], out: Path) -> ModelCard:
     )
     data = tuple(dict.fromkeys(source for one in cards for source in one.data))
     recipes = tuple(other.recipe for other in cards[1:])
-    card = replace(card, data=data, lens=_range_of_all(cards), metrics={}, averaged_with=recipes)
+    lens = ranges_of((name, end) for one in cards for name, ends in one.lens.items() for end in ends)
+    card = replace(card, data=data, lens=lens, metrics={}, averaged_with=recipes)
     save_weights(mean, card, out, half=bool(card.recipe.get("train", {}).get("half", False)))
     return card
-
-
-def _range_of_all(cards: Sequence[ModelCard]) -> dict[str, tuple[float, float]]:
-    """From the least to the greatest of what lenses are, over all cards."""
-    names = dict.fromkeys(name for card in cards for name in card.lens)
-    ranges = {name: [card.lens[name] for card in cards if name in card.lens] for name in names}
-    return {name: (min(low for low, _ in found), max(high for _, high in found)) for name, found in ranges.items()}

@@ -13,7 +13,7 @@ from dfd_ros.data.open import OpenOptions, open_dataset
 from dfd_ros.data.samples import Dataset, Sample, Selection, resized
 from dfd_ros.data.synthetic import LensRange, SyntheticSettings
 from dfd_ros.errors import InputError
-from dfd_ros.inference.lens_range import figures
+from dfd_ros.inference.lens_range import figures, ranges_of
 from dfd_ros.learning.batches import Batches, Source
 from dfd_ros.learning.kept import Kept
 from dfd_ros.learning.recipe import DataRecipe, Recipe
@@ -74,11 +74,8 @@ def lens_ranges(
 
     `zoom`: least and greatest factor by which training changed the pictures' size, and so their CoC.
     """
-    found: dict[str, list[float]] = {}
-    for lens in (lens.zoomed(factor) for lens in lenses if lens is not None for factor in zoom):
-        for name, figure in figures(lens).items():
-            found.setdefault(name, []).append(figure)
-    return {name: (min(values), max(values)) for name, values in found.items()}
+    zoomed = (lens.zoomed(factor) for lens in lenses if lens is not None for factor in zoom)
+    return ranges_of(figure for lens in zoomed for figure in figures(lens).items())
 
 
 def only_lens(lenses: Iterable[Lens | None]) -> dict[str, Any]:

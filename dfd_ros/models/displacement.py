@@ -138,16 +138,18 @@ def parallax_evidence(displacement: Tensor, parallax: Tensor, expected: Tensor) 
     whole = cells.mean(dim=(2, 3), keepdim=True)
     share = whole[:, :1] / (whole[:, 1:] + _TINY)  # −2 u of the whole picture
     variance = JITTER**2 + (_PROPORTIONAL * expected) ** 2
+    height, width = cells.shape[-2:]
     absolute, relative, costs = [], [], []
     for window, gain in zip(WINDOWS, _GAINS, strict=True):
-        a, b = (mean_over_window(cells, window) if window else whole.expand_as(cells)).split(1, dim=1)
+        a, b = (mean_over_window(cells, window) if window else whole).split(1, dim=1)
         weight = gain * v / torch.sqrt(b * v * v + _LEAST_INFORMATION)
-        absolute.append(weight * a)
+        absolute.append((weight * a).expand(-1, -1, height, width))
         if window:
             relative.append(weight * (a - share * b))
-        count = _SAMPLES * (window * window if window else cells.shape[-2] * cells.shape[-1])
+        count = _SAMPLES * (window * window if window else height * width)
         found = (-0.5 * a / (b + _TINY)).clamp(-_FARTHEST, _FARTHEST)
-        costs.append(torch.log1p(b * (found - expected) ** 2 / (1.0 / count + 2.0 * b * variance)))
+        cost = torch.log1p(b * (found - expected) ** 2 / (1.0 / count + 2.0 * b * variance))
+        costs.append(cost.expand(-1, -1, height, width))
     side = torch.cat(absolute + relative, dim=1).clamp(-_LARGEST, _LARGEST)
     return ParallaxEvidence(side, torch.stack(costs, dim=1))
 
