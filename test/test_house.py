@@ -20,6 +20,7 @@ FLOORS = {
     "stamps": 0,
     "storage": 0,
     "tone": 0,
+    "window_shifts": 0,
     "compat": 1,
     "capture": 1,
     "lidar": 1,

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dfd_ros.capture.fine_registration import refine_motion
 from dfd_ros.capture.registration import Motion, measure_gain, register_pair, warp
 from dfd_ros.errors import InputError
 from dfd_ros.tone import apply_gain, linear_grey
@@ -39,7 +40,8 @@ class MatchSettings:
         magnification: Size of the shallow image over the deep one's that the lens is known to have. It is undone
             whatever is done about motion, and does not count as such.
         keep_magnification: Whether no other size is looked for in the images. A lens with parallax shows what is near
-            in another size than what is far, which must not be undone.
+            in another size than what is far, which must not be undone; to tell this, the rest of the motion is measured
+            more finely.
     """
 
     gamma: float = 2.2
@@ -86,6 +88,8 @@ def match_pair(
     if settings.motion != "ignore":
         measured = register_pair(grey_shallow, grey_deep, lens.scale if settings.keep_magnification else None)
         if measured.quality >= MIN_REGISTRATION_QUALITY:
+            if settings.keep_magnification:
+                measured = refine_motion(grey_shallow * np.float32(gain), grey_deep, measured)
             scale = measured.scale
             motion = replace(measured, scale=scale / lens.scale).largest_shift(grey_deep.shape)
             if motion > settings.max_motion:

@@ -75,10 +75,14 @@ class Motion:
 
     def matrix(self, shape: tuple[int, int]) -> NDArray[np.float64]:
         """The 2x3 matrix that maps pixels (x, y) of the deep image of `shape` (H, W) to the shallow image."""
-        cosine, sine = self.scale * math.cos(self.rotation), self.scale * math.sin(self.rotation)
         centre = 0.5 * np.array([shape[1] - 1.0, shape[0] - 1.0])
-        linear = np.array([[cosine, -sine], [sine, cosine]])
+        linear = self.linear()
         return np.column_stack([linear, centre - linear @ centre + (self.dx, self.dy)])
+
+    def linear(self) -> NDArray[np.float64]:
+        """s·R(rotation), 2x2."""
+        cosine, sine = self.scale * math.cos(self.rotation), self.scale * math.sin(self.rotation)
+        return np.array([[cosine, -sine], [sine, cosine]])
 
     def largest_shift(self, shape: tuple[int, int]) -> float:
         """The largest displacement of any pixel of an image of `shape` (H, W), pixels."""

@@ -1,8 +1,7 @@
 """Measuring a lens's parallax: how the wide aperture's blur is displaced off the image's centre.
 
-In windows of one depth the shallow picture s, band-passed, is a blurred and displaced deep one d: s = g (d − u · ∇d), which
-is linear in g and g u (Lucas & Kanade, IJCAI 1981; g is what blur leaves of the band). Over many windows, each pair's own
-motion set apart,
+Windows of one depth tell by how much u the shallow picture lies off the deep one (`dfd_ros.window_shifts`). Over many of them,
+each pair's own motion set apart,
 
     u = (m − 1) r + q c ρ r/R + (shift and rotation of the pair),
 
@@ -12,24 +11,19 @@ magnification, by least squares with Cauchy weights. Uncertainties come from the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from dfd_ros.errors import InputError
 from dfd_ros.optics.lens import Lens
+from dfd_ros.window_shifts import window_means, window_shifts
 
 Image = NDArray[np.float32]
 Array = NDArray[np.float64]
 
-WINDOW = 48
-"""Side of the windows, pixels; they overlap by half."""
-MAX_DISPLACEMENT = 1.5
-"""Pixels: what is farther off is no parallax."""
 MIN_WINDOWS = 50
 """Fewest that make a fit."""
 MIN_PAIRS = 5
@@ -37,10 +31,6 @@ MIN_PAIRS = 5
 SIGNIFICANT = 4.0
 """Standard deviations that a parallax must be off zero to be believed."""
 
-_BANDS = ((1.0, 2.0), (1.6, 3.2))  # pixels: Gaussians whose difference passes a band
-_MIN_ENERGY = 3e-6  # of the deep band: (0.002 of white)²
-_MIN_GAIN = 0.15
-_MAX_RESIDUAL = 0.15  # energy that the fit leaves, over the deep band's
 _MAX_DEPTH_SPREAD = 0.1  # standard deviation over mean
 _MIN_KNOWN = 0.8  # of a window's depth
 _DOUBT = 0.15  # pixels off the fit at which a window's weight is halved
@@ -94,35 +84,18 @@ def measure_displacements(shallow: Image, deep: Image, depth: Image, scale: floa
         depth: (H, W) metres, NaN or 0 unknown.
         scale: By how much the shallow picture was larger before it was brought to the deep one's size.
     """
-    height, width = deep.shape
     known = np.isfinite(depth) & (depth > 0.0)
     z = np.where(known, depth, np.float32(0.0))
-    share = _windows(known.astype(np.float32))
-    mean_depth = _windows(z) / np.maximum(share, 1e-6)
-    spread = np.sqrt(np.maximum(_windows(z * z) / np.maximum(share, 1e-6) - mean_depth**2, 0.0))
-    plain = (share > _MIN_KNOWN) & (spread < _MAX_DEPTH_SPREAD * mean_depth)
-    y, x = (_windows(np.ascontiguousarray(grid, np.float32)) for grid in np.mgrid[:height, :width])
-    corner = max(0.5 * math.hypot(height - 1, width - 1), 0.5)
-    centred = np.stack([x - 0.5 * (width - 1), y - 0.5 * (height - 1)]) / corner
-    found = []
-    for narrow, wide in _BANDS:
-        s, d = (cv2.GaussianBlur(p, (0, 0), narrow) - cv2.GaussianBlur(p, (0, 0), wide) for p in (shallow, deep))
-        down, right = np.gradient(d)
-        basis = (d, right, down)
-        normal = np.stack([np.stack([_windows(a * b) for b in basis], axis=-1) for a in basis], axis=-2)
-        target = np.stack([_windows(a * s) for a in basis], axis=-1)
-        solution = np.linalg.solve(normal + 1e-10 * np.eye(3), target[..., None])[..., 0]
-        gain, energy = solution[..., 0], normal[..., 0, 0]
-        residual = _windows(s * s) - (solution * target).sum(axis=-1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            u = -solution[..., 1:] / gain[..., None]
-            good = plain & (energy > _MIN_ENERGY) & (gain > _MIN_GAIN) & (residual < _MAX_RESIDUAL * energy)
-            good &= np.hypot(u[..., 0], u[..., 1]) < MAX_DISPLACEMENT
-        place = centred[:, good]
-        moved = u[good].T + (scale - 1.0) * corner * place
-        found.append(np.concatenate([place, moved, mean_depth[good][None]]).astype(np.float64))
-    x, y, dx, dy, z = np.concatenate(found, axis=1)
-    return Displacements(x, y, dx, dy, z, corner)
+    share = window_means(known.astype(np.float32))
+    mean_depth = window_means(z) / np.maximum(share, 1e-6)
+    spread = np.sqrt(np.maximum(window_means(z * z) / np.maximum(share, 1e-6) - mean_depth**2, 0.0))
+    found = window_shifts(shallow, deep)
+    good = found.good & (share > _MIN_KNOWN) & (spread < _MAX_DEPTH_SPREAD * mean_depth)
+    place, mean_depth = (np.broadcast_to(each, (len(good), *each.shape))[good] for each in (found.place, mean_depth))
+    moved = found.shift[good] + (scale - 1.0) * found.corner * place
+    return Displacements(
+        place[:, 0], place[:, 1], moved[:, 0], moved[:, 1], mean_depth.astype(np.float64), found.corner
+    )
 
 
 def fit_parallax(pairs: Sequence[Displacements], lens: Lens) -> Parallax:
@@ -149,13 +122,6 @@ def fit_parallax(pairs: Sequence[Displacements], lens: Lens) -> Parallax:
     others = np.linalg.solve(normals[drawn].sum(axis=1), rights[drawn].sum(axis=1)[..., None])[..., 0]
     corner = used[0].corner
     return Parallax(float(solution[1]), float(np.std(others[:, 1])), 1.0 + float(solution[0]) / corner)
-
-
-def _windows(picture: Image) -> Array:
-    """Means over the windows."""
-    half = WINDOW // 2
-    mean = cv2.boxFilter(picture, cv2.CV_64F, (WINDOW, WINDOW))
-    return np.asarray(mean[half : mean.shape[0] - half + 1 : half, half : mean.shape[1] - half + 1 : half])
 
 
 def _design(pair: Displacements, lens: Lens) -> tuple[Array, Array, Array]:

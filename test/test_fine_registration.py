@@ -1,0 +1,92 @@
+"""Windows tell their shifts, and a registered pair's motion comes out to hundredths of a pixel, parallax or not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_registration import SHAPE, displacement_error, photograph
+
+from dfd_ros.capture.fine_registration import refine_motion
+from dfd_ros.capture.matching import MatchSettings, match_pair
+from dfd_ros.capture.registration import Motion
+from dfd_ros.window_shifts import WINDOW, window_means, window_shifts
+
+DEEP = photograph(Motion(), 0.7)
+
+
+def displaced(picture: np.ndarray, corner: float) -> np.ndarray:
+    """The picture moved outwards along the radius, by its square, `corner` pixels in the corners: parallax at one depth."""
+    height, width = picture.shape
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    y, x = y - 0.5 * (height - 1), x - 0.5 * (width - 1)
+    back = 1.0 - corner * np.hypot(x, y) / (0.25 * np.hypot(height - 1, width - 1) ** 2)
+    moved = cv2.remap(
+        picture,
+        (x * back + 0.5 * (width - 1)).astype(np.float32),
+        (y * back + 0.5 * (height - 1)).astype(np.float32),
+        cv2.INTER_LANCZOS4,
+        borderMode=cv2.BORDER_REFLECT,
+    )
+    return np.asarray(moved, np.float32)
+
+
+@settings(max_examples=20, deadline=None)
+@given(dx=st.floats(-0.5, 0.5), dy=st.floats(-0.5, 0.5), blur=st.floats(0.8, 2.0))
+def test_windows_tell_their_shift_and_place(dx: float, dy: float, blur: float) -> None:
+    found = window_shifts(photograph(Motion(dx, dy), blur), DEEP)
+    assert found.good.mean() > 0.5
+    assert np.median(found.shift[found.good], axis=0) == pytest.approx([dx, dy], rel=0.3, abs=0.02)
+    corner = 0.5 * np.hypot(SHAPE[0] - 1, SHAPE[1] - 1)
+    assert found.corner == pytest.approx(corner)
+    assert found.place[0, 0] * corner == pytest.approx([0.5 * (WINDOW - SHAPE[1]), 0.5 * (WINDOW - SHAPE[0])])
+    assert found.place.shape[:2] == window_means(DEEP).shape == found.good.shape[1:]
+
+
+def test_means_are_those_of_windows() -> None:
+    means = window_means(DEEP)
+    for row, column in ((0, 0), (3, 5), (means.shape[0] - 1, means.shape[1] - 1)):
+        top, left = row * WINDOW // 2, column * WINDOW // 2
+        assert means[row, column] == pytest.approx(DEEP[top : top + WINDOW, left : left + WINDOW].mean(), rel=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    dx=st.floats(-0.3, 0.3),
+    dy=st.floats(-0.3, 0.3),
+    rotation=st.floats(-8e-4, 8e-4),
+    corner=st.floats(-0.6, 0.6),
+    blur=st.floats(0.8, 2.0),
+)
+def test_what_registration_left_is_taken_out(dx: float, dy: float, rotation: float, corner: float, blur: float) -> None:
+    coarse = Motion(2.0, -1.0, 1.002, 0.003, residual=0.1, quality=0.8)
+    true = replace(coarse, dx=coarse.dx + dx, dy=coarse.dy + dy, rotation=coarse.rotation + rotation)
+    found = refine_motion(photograph(true, blur), displaced(DEEP, -corner), coarse)
+    assert displacement_error(found, true) < 0.05
+    assert (found.scale, found.residual, found.quality) == (coarse.scale, coarse.residual, coarse.quality)
+
+
+def test_where_nothing_is_seen_the_motion_stays() -> None:
+    flat = np.full(SHAPE, 0.5, np.float32)
+    motion = Motion(0.3, -0.2)
+    assert refine_motion(flat, flat, motion) == motion
+    small = flat[: WINDOW - 1]
+    assert refine_motion(small, small, motion) == motion
+
+
+def test_a_pair_of_a_lens_with_parallax_is_matched_finely() -> None:
+    """Whatever the gain between its pictures."""
+    true = Motion(0.7, -0.4)
+    deep, shallow = (
+        np.rint(255.0 * np.clip(image, 0.0, 1.0) ** (1 / 2.2)).astype(np.uint8)
+        for image in (displaced(DEEP, -0.5), 0.7 * photograph(true, 1.5))
+    )
+    match = match_pair(shallow, deep, MatchSettings(keep_magnification=True), 1.0)
+    assert match.gain == pytest.approx(1 / 0.7, rel=0.02)
+    left = photograph(Motion(), 1.5), np.asarray(match.shallow / 255.0, np.float32) ** np.float32(2.2)
+    found = window_shifts(left[1], left[0])
+    assert np.abs(np.median(found.shift[found.good], axis=0)).max() < 0.03
