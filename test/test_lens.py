@@ -244,6 +244,8 @@ def test_bad_lens_files_are_named(tmp_path: Path, text: str, complaint: str) -> 
         {"magnification": 0.0},
         {"coc_field": -1.0},
         {"parallax": 0.6},
+        {"parallax_aspect": -0.1},
+        {"parallax_aspect": 5.1},
         {"focus_distance": 0.05},
         {"pixel_pitch": -1e-6},
     ],

@@ -57,16 +57,17 @@ def images_of(shallow: np.ndarray, deep: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pair.transpose(2, 0, 1)[None])
 
 
-def displacement_of(shallow: np.ndarray, deep: np.ndarray) -> torch.Tensor:
+def displacement_of(shallow: np.ndarray, deep: np.ndarray, aspect: float = 1.0) -> torch.Tensor:
     """A and B of a pair in linear light, (1, 2, h, w)."""
     height, width = shape = deep.shape[:2]
     grown = torch.nn.functional.pad(images_of(shallow, deep), (0, -width % 32, 0, -height % 32), mode="replicate")
-    return BandStatistics(2.2)(grown, shape).displacement[..., : height // 4, : width // 4]
+    found = BandStatistics(2.2)(grown, shape, torch.tensor([aspect])).displacement
+    return found[..., : height // 4, : width // 4]
 
 
 def evidence(depth: float, lens: Lens, shape: tuple[int, int] = SHAPE) -> torch.Tensor:
     """A and B of a wall, (1, 2, h, w)."""
-    return displacement_of(*pictures(np.full(shape, depth, np.float32), lens))
+    return displacement_of(*pictures(np.full(shape, depth, np.float32), lens), lens.parallax_aspect)
 
 
 def side_of(displacement: torch.Tensor, parallax: float) -> torch.Tensor:
@@ -85,12 +86,13 @@ def test_a_displaced_picture_is_a_resampled_one() -> None:
     y, x = (grid.astype(np.float32) for grid in np.mgrid[:240, :320])
     wave = lambda y, x: np.repeat((0.5 + 0.4 * np.sin(0.3 * x + 0.2 * y))[..., None], 3, axis=2)  # noqa: E731
     depth = np.full(SHAPE, 0.8, np.float32)
-    lens = replace(LENS, parallax=0.2)
+    lens = replace(LENS, parallax=0.2, parallax_aspect=0.4)
     moved = displaced(wave(y, x).astype(np.float32), depth, lens, np.array([0.3, -0.2]), 1.001)
     rho = field_radius(SHAPE)
     corner = np.hypot(119.5, 159.5)
-    share = 1.0 / 1.001 - lens.displacement(0.8, rho) / np.maximum(rho * corner, 1e-9)
-    expected = wave((y - 119.5) * share + 119.5 + 0.2, (x - 159.5) * share + 159.5 - 0.3)
+    back = lens.displacement(0.8, rho) / np.maximum(rho * corner, 1e-9)
+    along_y, along_x = 1.0 / 1.001 - back, 1.0 / 1.001 - 0.4 * back
+    expected = wave((y - 119.5) * along_y + 119.5 + 0.2, (x - 159.5) * along_x + 159.5 - 0.3)
     inside = (slice(8, -8), slice(8, -8))
     np.testing.assert_allclose(moved[inside], expected[inside], atol=6e-3)  # OpenCV resamples to 1/32 of a pixel
 
@@ -119,9 +121,11 @@ def test_outwards_is_one_in_the_corners() -> None:
 
 
 @pytest.mark.parametrize("depth", [0.8, 1.6, 5.0])
-@pytest.mark.parametrize("shape", [(240, 320), (250, 333)])
-def test_evidence_finds_the_displacement(depth: float, shape: tuple[int, int]) -> None:
-    a, b = evidence(depth, LENS, shape)[0].mean(dim=(1, 2))
+@pytest.mark.parametrize(
+    ("shape", "aspect"), [((240, 320), 1.0), ((250, 333), 1.0), ((240, 320), 0.0), ((250, 333), 2.0)]
+)
+def test_evidence_finds_the_displacement(depth: float, shape: tuple[int, int], aspect: float) -> None:
+    a, b = evidence(depth, replace(LENS, parallax_aspect=aspect), shape)[0].mean(dim=(1, 2))
     found, truth = float(-a / (2.0 * b)), LENS.parallax * float(LENS.signed_coc(depth))
     assert found == pytest.approx(truth, abs=0.02 + 0.35 * abs(truth))  # residual energy pulls it towards 0
 
@@ -190,6 +194,7 @@ def test_the_table_knows_sides_and_parallax() -> None:
     assert bool(((table[:, 1] > 0) == (depth > LENS.focus_distance)).all())
     assert table[:, 1].abs().max() <= 1.0
     torch.testing.assert_close(table[:, 2], torch.full((len(table),), -0.05))
+    torch.testing.assert_close(lens_table(replace(LENS, parallax_aspect=0.4))[:, 3], torch.full((len(table),), 0.4))
     outwards = torch.from_numpy(LENS.displacement(depth.numpy(), 1.0).astype(np.float32))
     torch.testing.assert_close(table[:, DISPLACEMENT], outwards, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(lens_table(LENS, zoom=0.5)[:, DISPLACEMENT], 0.5 * outwards, atol=1e-4, rtol=1e-4)
@@ -208,19 +213,31 @@ def test_an_untrained_network_heeds_the_side() -> None:
     assert depths[0] < 0.9 * depths[1]
 
 
+def test_each_pair_of_a_batch_has_its_lens_s_aspect() -> None:
+    images = images_of(*pictures(np.full(SHAPE, 0.9, np.float32), LENS))
+    pad = torch.nn.functional.pad(images, (0, 0, 0, -SHAPE[0] % 32), mode="replicate")
+    statistics = BandStatistics(2.2)
+    both = statistics(pad.repeat(2, 1, 1, 1), SHAPE, torch.tensor([0.3, 1.0])).displacement
+    for each, aspect in zip(both, (0.3, 1.0), strict=True):
+        torch.testing.assert_close(each, statistics(pad, SHAPE, torch.tensor([aspect])).displacement[0])
+    torch.testing.assert_close(both[1], statistics(pad, SHAPE).displacement[0])
+
+
+@pytest.mark.parametrize("aspect", [1.0, 0.3])
 @pytest.mark.parametrize("depth", [0.95, 4.7])  # one and the same CoC
-def test_the_estimator_heeds_the_side(depth: float) -> None:
-    shallow, deep = (p[..., 1] for p in pictures(np.full(SHAPE, depth, np.float32), LENS, seed=3))
-    found = WhitenedProjectionEstimator(LENS, SHAPE).estimate(shallow, deep)
+def test_the_estimator_heeds_the_side(depth: float, aspect: float) -> None:
+    lens = replace(LENS, parallax_aspect=aspect)
+    shallow, deep = (p[..., 1] for p in pictures(np.full(SHAPE, depth, np.float32), lens, seed=3))
+    found = WhitenedProjectionEstimator(lens, SHAPE).estimate(shallow, deep)
     assert np.median(found.depth) == pytest.approx(depth, rel=0.1)
-    wrong = WhitenedProjectionEstimator(replace(LENS, parallax=-LENS.parallax), SHAPE).estimate(shallow, deep)
+    wrong = WhitenedProjectionEstimator(replace(lens, parallax=-LENS.parallax), SHAPE).estimate(shallow, deep)
     assert abs(np.median(wrong.depth) / depth - 1.0) > 0.5
 
 
 def test_parallax_is_measured() -> None:
     """With the motion of each pair beside it, and against a lens that has none."""
-    for parallax in (-0.05, 0.0):
-        lens = replace(LENS, parallax=parallax)
+    for parallax, aspect in ((-0.05, 1.0), (-0.08, 0.4), (0.0, 1.0)):
+        lens = replace(LENS, parallax=parallax, parallax_aspect=aspect)
         shown = []
         for index, (left, right) in enumerate([(0.8, 1.2), (0.9, 3.0), (1.2, 5.0), (2.0, 8.0), (3.0, 1.0), (4.0, 9.0)]):
             depth = np.broadcast_to(1.0 / np.linspace(1 / left, 1 / right, SHAPE[1]), SHAPE).astype(np.float32)
@@ -228,7 +245,8 @@ def test_parallax_is_measured() -> None:
             moved = displaced(picture[0], depth, lens, np.random.default_rng(index).uniform(-0.3, 0.3, 2), 1.0005)
             shown.append(measure_displacements(moved[..., 1], picture[1][..., 1], depth))
         found = fit_parallax(shown, lens)
-        assert found.parallax == pytest.approx(parallax, abs=0.012)  # blur makes the windows see less of it
+        assert found.parallax == pytest.approx(parallax, rel=0.2, abs=0.012)  # blur makes the windows see less of it
+        assert not parallax or found.aspect == pytest.approx(aspect, abs=0.15)
         assert found.magnification == pytest.approx(1.0005, abs=2e-4)
         assert found.significant == (parallax != 0.0)
 
@@ -255,3 +273,10 @@ def test_a_share_of_drawn_lenses_may_have_none() -> None:
     drawn = np.array([lenses.draw(rng, 500.0, (0.5, 10.0)).parallax for _ in range(400)])
     assert np.mean(drawn == 0.0) == pytest.approx(0.4, abs=0.08)
     assert bool(((drawn == 0.0) | ((-0.06 <= drawn) & (drawn <= -0.05))).all())
+
+
+def test_drawn_lenses_have_an_aspect() -> None:
+    rng = np.random.default_rng(0)
+    lenses = LensRange(parallax=(-0.06, -0.05), parallax_aspect=(0.2, 1.2))
+    drawn = [lenses.draw(rng, 500.0, (0.5, 10.0)).parallax_aspect for _ in range(50)]
+    assert 0.2 <= min(drawn) < 0.4 < 1.0 < max(drawn) <= 1.2

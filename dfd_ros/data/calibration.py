@@ -67,6 +67,11 @@ def calibrate_folder(
     with suppress(InputError):  # too little to see a parallax by
         found = fit_parallax(displacements, lens)
         if found.significant:
-            lens = replace(lens, parallax=round(found.parallax, 4), magnification=round(found.magnification, 5))
+            lens = replace(
+                lens,
+                parallax=round(found.parallax, 4),
+                parallax_aspect=round(found.aspect, 3),
+                magnification=round(found.magnification, 5),
+            )
             calibration = replace(calibration, parallax_sigma=found.sigma)
     return replace(calibration, lens=lens)

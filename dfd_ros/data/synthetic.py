@@ -49,7 +49,7 @@ class LensRange:
         f_number_shallow: The wide aperture.
         f_number_ratio: The narrow aperture's f-number over the wide one's.
         coc_field: How much larger the CoC is in the corners, as a fraction.
-        parallax: The lens's; see there.
+        parallax, parallax_aspect: The lens's; see there.
         without_parallax: Share of lenses that have none.
         psf: `disk` or `gaussian`.
     """
@@ -60,6 +60,7 @@ class LensRange:
     f_number_ratio: Range = (1.8, 7.0)
     coc_field: Range = (0.0, 0.0)
     parallax: Range = (0.0, 0.0)
+    parallax_aspect: Range = (1.0, 1.0)
     without_parallax: float = 0.0
     psf: str = "disk"
 
@@ -83,6 +84,7 @@ class LensRange:
             psf=self.psf,
             coc_field=rng.uniform(*self.coc_field),
             parallax=rng.uniform(*self.parallax),
+            parallax_aspect=rng.uniform(*self.parallax_aspect),
         )
         without = self.without_parallax > 0.0 and rng.random() < self.without_parallax
         return replace(lens, parallax=0.0) if without else lens
@@ -264,15 +266,16 @@ def displaced(picture: Image, depth: Image, lens: Lens, shift: NDArray[np.float6
     else:
         y = (np.arange(height, dtype=np.float32) - np.float32(0.5 * (height - 1)))[:, None]
         x = np.arange(width, dtype=np.float32) - np.float32(0.5 * (width - 1))
-        outwards = np.float32(1.0 / size)
+        shrunk = np.float32(1.0 / size)
+        back = np.float32(0.0)
         if lens.parallax:
             # u outwards of a pixel at ρ, whose distance from the centre is ρ times the corner's.
             field = field_radius(depth.shape)
             corner = max(0.5 * math.hypot(height - 1, width - 1), 0.5)
             scene = np.where(depth > 0.0, depth, lens.focus_distance)
-            outwards = outwards - lens.displacement(scene, np.sqrt(field)).astype(np.float32) / np.float32(corner)
-        to_x = x * outwards + np.float32(0.5 * (width - 1) - shift[0])
-        to_y = y * outwards + np.float32(0.5 * (height - 1) - shift[1])
+            back = lens.displacement(scene, np.sqrt(field)).astype(np.float32) / np.float32(corner)
+        to_x = x * (shrunk - np.float32(lens.parallax_aspect) * back) + np.float32(0.5 * (width - 1) - shift[0])
+        to_y = y * (shrunk - back) + np.float32(0.5 * (height - 1) - shift[1])
         to_x, to_y = (np.ascontiguousarray(part) for part in np.broadcast_arrays(to_x, to_y))
         moved = cv2.remap(picture, to_x, to_y, cv2.INTER_LANCZOS4, borderMode=_BORDER)
     return np.maximum(moved, 0.0, out=moved)

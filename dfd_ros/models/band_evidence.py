@@ -85,15 +85,17 @@ class BandStatistics(nn.Module):
             constant(name, np.outer(filtered, filtered)[None, None])
         constant("luma", np.array([0.2126, 0.7152, 0.0722])[None, :, None, None])  # Rec. 709
 
-    def forward(self, pair: Tensor, size: tuple[int, int] | None = None) -> Evidence:
+    def forward(self, pair: Tensor, size: tuple[int, int] | None = None, aspect: Tensor | None = None) -> Evidence:
         """The evidence.
 
         Args:
             pair: The pictures.
             size: Their height and width before they were grown to the right and at the bottom.
+            aspect: Of the lenses' parallax, (N or 1,); radial ones if None.
         """
         count, _, height, width = pair.shape
         size = size or (height, width)
+        aspect = pair.new_ones(1) if aspect is None else aspect
         light = pair.reshape(2 * count, 3, height, width).clamp(0.0, 1.0) ** self.gamma
         picture = self._even((light * self.luma).sum(dim=1, keepdim=True))
         energies, products, shifts = [], [], []
@@ -109,7 +111,7 @@ class BandStatistics(nn.Module):
             kept = [shallow * shallow, deep * deep, shallow * deep]
             if level < SHIFT_LEVELS:
                 lower = picture.unflatten(0, (count, 2))[:, 1]
-                kept += self.displacement.products(lower, shallow, deep, level, _CELLS[level], size)
+                kept += self.displacement.products(lower, shallow, deep, level, _CELLS[level], size, aspect)
             smooth = filter_each(torch.cat(kept, dim=1).mean(dim=2), self.triangle)
             if coarsest:
                 smooth = F.interpolate(smooth, scale_factor=2.0, mode="bilinear", align_corners=False)

@@ -1,9 +1,9 @@
 """Which side of the focus: evidence from the lens's parallax, with nothing learned.
 
 Blur is the same at two depths, before and behind the focus. What tells them apart is that vignetting displaces the shallow
-picture outwards or inwards (`dfd_ros.optics.lens`): a shallow band s lies by u outwards of the deep band d, s = g (d − u ∂d)
-with ∂ the derivative outwards, and u = v ρ² has the sign of parallax times signed CoC. With R the residual energy of
-s = g d the displacement's negative log-likelihood is A v + B v² with
+picture outwards or inwards (`dfd_ros.optics.lens`): a shallow band s lies by u off the deep band d, s = g (d − u ∂d) with ∂ the
+derivative outwards, the lens's share of it along the horizontal, and u = v ρ² has the sign of parallax times signed CoC. With R
+the residual energy of s = g d the displacement's negative log-likelihood is A v + B v² with
 
     A = Σ 2 g ⟨(s − g d) ∂d⟩ ρ² / R,    B = Σ g² ⟨(∂d)²⟩ ρ⁴ / R,
 
@@ -73,6 +73,7 @@ class Displacement(nn.Module):
         level: int,
         cell: int,
         size: tuple[int, int],
+        aspect: Tensor,
     ) -> list[Tensor]:
         """s ∂d, d ∂d and (∂d)², each (N, bands, b, h, w).
 
@@ -80,6 +81,7 @@ class Displacement(nn.Module):
             level: Of the pyramid.
             cell: Side of a cell, the level's pixels.
             size: Height and width of the picture, which may have been grown to the right and at the bottom since.
+            aspect: Of the lenses' parallax, (N or 1,).
         """
         answers = filter_picture(deep, getattr(self, f"slopes_{level}"), self._reach, cell)
         down, right = answers.split(self._bands, dim=1)
@@ -87,7 +89,7 @@ class Displacement(nn.Module):
         direction = torch.cat([y, x], dim=1) / radius.clamp_min(1e-3)
         at = [direction[..., top::cell, left::cell] for top, left in self._places[level]]
         y, x = torch.stack(at, dim=2).split(1, dim=1)  # (1, 1, b, h, w)
-        slope = down * y + right * x
+        slope = down * y + right * (x * aspect[:, None, None, None, None])
         return [shallow_bands * slope, deep_bands * slope, slope * slope]
 
     def evidence(

@@ -53,11 +53,11 @@ INCOHERENCE = 0.003
 """1 − γ: misregistration, aberrations, depth that varies, as a fraction of what the pictures have in common."""
 SLOPES = (0.5, 1.0, 1.5)
 """The scene's amplitude falls as 1 / f^slope (Field, JOSA A 4(12), 1987); the mean over these is P."""
-LN_DEPTH, SIDE, PARALLAX, DISPLACEMENT, PRIOR, PRIOR_TILT = range(6)
-"""First columns of a table: ln depth (metres), side of the focus (−1 before to 1 behind), parallax, by how much that displaces
-the shallow picture outwards in the corners (pixels), ln of the lens file's prior for the depth in the picture's middle row,
-and by how much it is less in the bottom row (more in the top one)."""
-TABLE_COLUMNS = 6 + LEVELS * len(PRODUCTS)
+LN_DEPTH, SIDE, PARALLAX, PARALLAX_ASPECT, DISPLACEMENT, PRIOR, PRIOR_TILT = range(7)
+"""First columns of a table: ln depth (metres), side of the focus (−1 before to 1 behind), parallax and its aspect, by how much
+that displaces the shallow picture outwards in the corners (pixels), ln of the lens file's prior for the depth in the picture's
+middle row, and by how much it is less in the bottom row (more in the top one)."""
+TABLE_COLUMNS = 7 + LEVELS * len(PRODUCTS)
 """Then the factors of each level's products."""
 
 _SIDE_COC = 2.0  # pixels, from where on it is clear on which side of the focus a depth lies
@@ -74,6 +74,7 @@ class AnyLens(Protocol):
     psf: str
     focus_blur: float
     parallax: float
+    parallax_aspect: float
     prior_depth: float
     prior_log_sigma: float
     prior_log_slope: float
@@ -105,9 +106,9 @@ def lens_table(lens: AnyLens, labels: int = LABELS, zoom: float = 1.0) -> Tensor
     deep = zoom * np.asarray(lens.coc(depth, lens.f_number_deep))
     factors = explanation(shallow, deep, lens.psf).reshape(labels, -1)
     coc = zoom * np.asarray(lens.signed_coc(depth))
-    parallax = np.full(labels, lens.parallax)
+    parallax, aspect = np.full(labels, lens.parallax), np.full(labels, lens.parallax_aspect)
     columns = np.column_stack(
-        [np.log(depth), np.tanh(coc / _SIDE_COC), parallax, parallax * coc, *_prior(lens, depth), factors]
+        [np.log(depth), np.tanh(coc / _SIDE_COC), parallax, aspect, parallax * coc, *_prior(lens, depth), factors]
     )
     return torch.from_numpy(columns.astype(np.float32))
 

@@ -40,6 +40,7 @@ from dfd_ros.models.lens_table import (
     LABELS,
     LN_DEPTH,
     PARALLAX,
+    PARALLAX_ASPECT,
     PRIOR,
     PRIOR_TILT,
     SIDE,
@@ -147,7 +148,7 @@ class PhysicsNet(DepthModel):
         height, width = images.shape[-2:]
         pair = self.prepare(images)
         with torch.autocast(pair.device.type, enabled=False):  # energies of flat walls are lost in half precision
-            evidence = self.statistics(pair, (height, width))
+            evidence = self.statistics(pair, (height, width), table[:, 0, PARALLAX_ASPECT])
             features, costs = band_features(evidence.energies), cost_volume(evidence.products, table)
             displacement = evidence.displacement
             if self.training:

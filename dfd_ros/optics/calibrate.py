@@ -145,7 +145,10 @@ class Calibration:
             f"residual {self.residual_px:.2f} px",
         ]
         if lens.parallax:
-            lines.append(f"parallax {lens.parallax:+.3f} ± {self.parallax_sigma:.3f} of the CoC in the corners")
+            lines.append(
+                f"parallax {lens.parallax:+.3f} ± {self.parallax_sigma:.3f} of the CoC in the corners, "
+                f"{lens.parallax_aspect:.2f} of it along the horizontal"
+            )
         return "\n".join(lines + [f"BAD FIT: {fault}" for fault in self.faults])
 
 

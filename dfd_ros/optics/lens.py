@@ -9,7 +9,8 @@ The first factor times N is the lens's `coc_scale`; it is what `dfd calibrate` f
 from the image centre field curvature and vignetting change the CoC; to first order by a factor 1 + k ρ², with ρ the
 distance from the centre over that of the corner and k the lens's `coc_field`. Vignetting cuts the wide pupil on one
 side only, so that off the centre blur is displaced, too: outwards by q ρ² times the CoC, negative nearer than the focus,
-with q the lens's `parallax`. That is the one sign by which a pair tells near from far, as a dual-pixel sensor would.
+with q the lens's `parallax`; along the horizontal by `parallax_aspect` times as much, since what cuts is no circle (a mirror
+box cuts from above and below). That is the one sign by which a pair tells near from far, as a dual-pixel sensor would.
 
 Depths and CoCs may be numbers, numpy arrays or torch tensors (on any device, with gradients); what comes back is an
 array, or a tensor for a tensor. NaN stays NaN.
@@ -30,6 +31,8 @@ Side = Literal["far", "near"]
 PSF_KINDS = ("disk", "gaussian")
 COC_ERROR = 0.1
 """Error of a CoC measured on good texture, pixels (standard deviation)."""
+MAX_PARALLAX_ASPECT = 5.0
+"""Largest `parallax_aspect`: a camera on its side has the inverse of what it has upright."""
 SHARP_COC = 1.0
 """Largest CoC that a pixel hides, pixels."""
 
@@ -51,6 +54,7 @@ class Lens:
             it adds in quadrature. `coc` and `depth` are the thin lens's and leave it out.
         coc_field: How much larger the CoC is in the image's corners than at its centre, as a fraction.
         parallax: How far the shallow image's blur lies outwards of the deep one's in the corners, over the signed CoC.
+        parallax_aspect: Of that, the part along the horizontal over what is radial: 0 for vertical parallax alone.
         magnification: Size of the shallow image over that of the deep one (focus breathing, aperture shift).
         prior_depth, prior_log_sigma: What depths to expect where the image does not tell: median (metres) of a
             log-normal distribution and its standard deviation in ln depth; NaN where not known.
@@ -71,6 +75,7 @@ class Lens:
     focus_blur: float = 0.0
     coc_field: float = 0.0
     parallax: float = 0.0
+    parallax_aspect: float = 1.0
     magnification: float = 1.0
     prior_depth: float = math.nan
     prior_log_sigma: float = math.nan
@@ -107,6 +112,11 @@ class Lens:
             raise InputError(f"lens {self.name!r}: coc_field must be above -1, got {self.coc_field!r}")
         if not abs(self.parallax) < 0.5:
             raise InputError(f"lens {self.name!r}: parallax must lie within -0.5 and 0.5, got {self.parallax!r}")
+        if not 0.0 <= self.parallax_aspect <= MAX_PARALLAX_ASPECT:
+            raise InputError(
+                f"lens {self.name!r}: parallax_aspect must lie within 0 and {MAX_PARALLAX_ASPECT:g}, "
+                f"got {self.parallax_aspect!r}"
+            )
 
     @classmethod
     def physical(
@@ -200,7 +210,10 @@ class Lens:
         return 1.0 + self.coc_field * _values(field) ** 2
 
     def displacement(self, depth: ArrayLike, field: ArrayLike) -> Any:
-        """How far the shallow image lies outwards of the deep one, pixels, at `depth` and image radius `field`."""
+        """How far the shallow image lies outwards of the deep one, pixels, at `depth` and image radius `field`.
+
+        Along the horizontal it is `parallax_aspect` times what this has there.
+        """
         return self.parallax * _values(field) ** 2 * self.signed_coc(depth)
 
     def depth(

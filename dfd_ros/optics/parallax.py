@@ -3,10 +3,10 @@
 Windows of one depth tell by how much u the shallow picture lies off the deep one (`dfd_ros.window_shifts`). Over many of them,
 each pair's own motion set apart,
 
-    u = (m − 1) r + q c ρ r/R + (shift and rotation of the pair),
+    u = (m − 1) r + q c ρ (a x, y)/R + (shift and rotation of the pair),
 
-with r the place in the image, ρ = |r|/R, R the corner's distance, c the signed CoC, q the lens's parallax and m its
-magnification, by least squares with Cauchy weights. Uncertainties come from the bootstrap over pairs.
+with r = (x, y) the place in the image, ρ = |r|/R, R the corner's distance, c the signed CoC, q the lens's parallax, a its
+aspect and m its magnification, by least squares with Cauchy weights. Uncertainties come from the bootstrap over pairs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfd_ros.errors import InputError
-from dfd_ros.optics.lens import Lens
+from dfd_ros.optics.lens import MAX_PARALLAX_ASPECT, Lens
 from dfd_ros.window_shifts import window_means, window_shifts
 
 Image = NDArray[np.float32]
@@ -63,11 +63,13 @@ class Parallax:
 
     Attributes:
         parallax, sigma: The lens's, and its standard deviation.
+        aspect: Of the parallax.
         magnification: The lens's.
     """
 
     parallax: float
     sigma: float
+    aspect: float
     magnification: float
 
     @property
@@ -120,15 +122,18 @@ def fit_parallax(pairs: Sequence[Displacements], lens: Lens) -> Parallax:
     random = np.random.default_rng(0)
     drawn = random.integers(len(used), size=(_BOOTSTRAPS, len(used)))
     others = np.linalg.solve(normals[drawn].sum(axis=1), rights[drawn].sum(axis=1)[..., None])[..., 0]
-    corner = used[0].corner
-    return Parallax(float(solution[1]), float(np.std(others[:, 1])), 1.0 + float(solution[0]) / corner)
+    enlarged, along_x, along_y = map(float, solution)
+    aspect = float(np.clip(along_x / along_y, 0.0, MAX_PARALLAX_ASPECT)) if along_y else 1.0
+    return Parallax(along_y, float(np.std(others[:, -1])), aspect, 1.0 + enlarged / used[0].corner)
 
 
 def _design(pair: Displacements, lens: Lens) -> tuple[Array, Array, Array]:
-    """Columns of the lens (2 n, 2), of the pair's own motion (2 n, 3), and the displacements (2 n,)."""
+    """Columns of the lens (2 n, 3), of the pair's own motion (2 n, 3), and the displacements (2 n,)."""
     zero, one = np.zeros_like(pair.x), np.ones_like(pair.x)
     coc = lens.signed_coc(pair.depth) * np.hypot(pair.x, pair.y)
-    shared = np.column_stack([np.concatenate([pair.x, pair.y]), np.concatenate([coc * pair.x, coc * pair.y])])
+    shared = np.concatenate(
+        [np.column_stack([pair.x, coc * pair.x, zero]), np.column_stack([pair.y, zero, coc * pair.y])]
+    )
     own = np.concatenate([np.column_stack([one, zero, -pair.y]), np.column_stack([zero, one, pair.x])])
     return shared, own, np.concatenate([pair.dx, pair.dy])
 
@@ -139,7 +144,7 @@ def _eliminated(shared: Array, own: Array, target: Array, weight: Array) -> tupl
     basis, _ = np.linalg.qr(own * root)
     rows = np.column_stack([shared, target]) * root
     rows = rows - basis @ (basis.T @ rows)
-    return rows[:, :2].T @ rows[:, :2], rows[:, :2].T @ rows[:, 2]
+    return rows[:, :-1].T @ rows[:, :-1], rows[:, :-1].T @ rows[:, -1]
 
 
 def _weights(shared: Array, own: Array, target: Array, weight: Array, solution: Array) -> Array:

@@ -1,9 +1,9 @@
 """Which side of the focus a patch lies on, as the lens's parallax has it.
 
-Off the centre the shallow picture is displaced by u = q ρ² s outwards, with q the parallax of the lens and s the signed CoC
-(`dfd_ros.optics.lens`). In a band of frequencies the shallow picture is then g (d − u ∂d), with d the deep one, ∂ the
-derivative outwards and g what blur leaves of the band; with R the energy that s = g d leaves unexplained the negative
-log-likelihood of a small u is, but for a constant, u · Σ 2 g ⟨(s − g d) ∂d⟩ / R.
+Off the centre the shallow picture is displaced by u = q ρ² s outwards, the lens's share of it along the horizontal, with q the
+parallax of the lens and s the signed CoC (`dfd_ros.optics.lens`). In a band of frequencies the shallow picture is then
+g (d − u ∂d), with d the deep one, ∂ the derivative along that and g what blur leaves of the band; with R the energy that
+s = g d leaves unexplained the negative log-likelihood of a small u is, but for a constant, u · Σ 2 g ⟨(s − g d) ∂d⟩ / R.
 
 Only this linear term is kept, the part that is odd in s: how large a CoC is, blur says far better.
 """
@@ -45,7 +45,7 @@ class SideEvidence:
         corner = max(0.5 * float(np.hypot(height - 1, width - 1)), 0.5)
         length = np.maximum(field * np.float32(corner), np.float32(0.5))
         self._down = ((np.arange(height) - 0.5 * (height - 1))[:, None] / length).astype(np.float32)
-        self._right = ((np.arange(width) - 0.5 * (width - 1)) / length).astype(np.float32)
+        self._right = (lens.parallax_aspect * (np.arange(width) - 0.5 * (width - 1)) / length).astype(np.float32)
         self._size = grid[::-1]
         weight = cv2.resize(field * field, self._size, interpolation=cv2.INTER_AREA)
         self._weight = (2.0 * SAMPLES * lens.parallax * weight).astype(np.float32)
