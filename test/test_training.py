@@ -285,6 +285,36 @@ def test_the_average_of_weights_follows_them():
         torch.testing.assert_close(tensor, 0.75 * before[name] + 0.25 * models[1].state_dict()[name])
 
 
+def test_weights_that_are_kept_lie_between_what_was_learned_and_what_was_begun_with(finished, tmp_path):
+    _, begun = finished
+    changes = (f"model.init={begun.weights}", "train.round=6")
+    learned = train.train(tiny(*changes), tmp_path / "learned")
+    mixed = tiny(*changes, "model.init_share=0.25")
+    kept = train.train(mixed, tmp_path / "kept")
+    first, last, between = (read_tensors(result.weights)[0] for result in (begun, learned, kept))
+    for name, tensor in between.items():
+        torch.testing.assert_close(tensor, 0.25 * first[name] + 0.75 * last[name])
+    assert not same(first, last)
+    again = train.train(mixed, tmp_path / "kept", resume=True)
+    assert same(read_tensors(again.weights)[0], between)
+    assert kept.card.metrics != learned.card.metrics  # those of the weights that are kept
+    assert kept.card.recipe["model"]["init_share"] == 0.25
+
+
+def test_statistics_of_normalisation_lie_between_too():
+    models = [nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)) for _ in range(2)]
+    models[1](5.0 + torch.randn(4, 1, 8, 8))
+    mixed = system.between(models[1], models[0].state_dict(), 0.4)
+    torch.testing.assert_close(mixed[1].running_mean, 0.6 * models[1][1].running_mean)
+    assert int(mixed[1].num_batches_tracked) == 1
+    assert not torch.equal(mixed[0].weight, models[1][0].weight)
+
+
+def test_a_share_of_no_weights_is_refused():
+    with pytest.raises(InputError, match="init_share needs weights to start from"):
+        tiny("model.init_share=0.5")
+
+
 def test_a_step_sees_the_same_batch_whenever_it_is_asked_for():
     batches = Batches([Source(Scenes()), Source(Scenes(), 2.0)], 4, AUGMENTED, seed=3)
     late = Batches([Source(Scenes()), Source(Scenes(), 2.0)], 4, AUGMENTED, seed=3)

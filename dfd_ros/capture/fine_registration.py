@@ -8,6 +8,7 @@ hundreds. What they show in common along the radius may be parallax at one depth
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,8 @@ MIN_WINDOWS = 12
 
 _DOUBT = 0.15  # pixels off the fit at which a window's weight is halved
 _ROUNDS = 10
-_PASSES = 2  # windows of blurred pictures tell up to a quarter less than there is
+_PASSES = 2  # windows of blurred pictures tell up to a quarter less than there is,
+_NEGLIGIBLE = 0.08  # which does not count where they tell less than this, pixels
 
 
 def refine_motion(shallow: Image, deep: Image, motion: Motion) -> Motion:
@@ -44,6 +46,8 @@ def refine_motion(shallow: Image, deep: Image, motion: Motion) -> Motion:
         motion = replace(
             motion, dx=motion.dx + float(shift[0]), dy=motion.dy + float(shift[1]), rotation=motion.rotation + rotation
         )
+        if math.hypot(dx, dy) + abs(rotation) * found.corner < _NEGLIGIBLE:
+            break
     return motion
 
 
@@ -54,9 +58,10 @@ def _fit(found: WindowShifts) -> tuple[float, float, float]:
     one, zero, radius = np.ones_like(x), np.zeros_like(x), np.hypot(x, y)
     along_x, along_y = np.column_stack([one, zero, -y, x * radius]), np.column_stack([zero, one, x, y * radius])
     design = np.concatenate([along_x, along_y])
-    root = np.ones_like(target)
+    weight = np.ones_like(target)
     for _ in range(_ROUNDS):
-        solution = np.linalg.lstsq(design * root[:, None], target * root, rcond=None)[0]
+        weighted = design.T * weight
+        solution = np.linalg.solve(weighted @ design, weighted @ target)
         error_sq = np.sum((target - design @ solution).reshape(2, -1) ** 2, axis=0)
-        root = np.tile(1.0 / np.sqrt(1.0 + error_sq / _DOUBT**2), 2)
+        weight = np.tile(1.0 / (1.0 + error_sq / _DOUBT**2), 2)
     return float(solution[0]), float(solution[1]), float(solution[2]) / found.corner

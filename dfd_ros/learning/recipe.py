@@ -46,13 +46,23 @@ class ModelRecipe(_Record):
     Attributes:
         name, options: As for `dfd_ros.models.registry.build`.
         init: Weights to start from: a file, or a name of the zoo; of the same model.
+        init_share: Share that these have in the weights that are validated and kept, which are so many parts of them and the
+            rest of what was learned. A network tuned to few scenes knows them by heart; between it and what it was, it
+            errs less on others (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
         encoder: A safetensors file with weights for the model's `encoder`, such as those of an ImageNet classifier.
     """
 
     name: str
     options: dict[str, Any] = {}
     init: str = ""
+    init_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     encoder: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelRecipe:
+        if self.init_share and not self.init:
+            raise ValueError(f"init_share needs weights to start from, init, got a share of {self.init_share:g} alone")
+        return self
 
     def describe(self) -> Description:
         return describe(self.name, **self.options)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -77,13 +77,16 @@ class System(pl.LightningModule):
         self.average: DepthModel | None = None
         if recipe.train.average:
             self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
+        # Not a part of the state that checkpoints hold: it comes from the file again.
+        self._first = copy.deepcopy(self.model.state_dict()) if recipe.model.init_share else {}
         self._sums = torch.zeros(0)
         self._last_names: tuple[str, ...] = ()
 
     @property
     def best_model(self) -> DepthModel:
         """What is validated and kept."""
-        return self.model if self.average is None else self.average
+        best = self.model if self.average is None else self.average
+        return between(best, self._first, self.recipe.model.init_share) if self._first else best
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         key = np.random.SeedSequence((self.recipe.train.seed, self.global_step, self.global_rank))
@@ -211,6 +214,16 @@ def update_average(average: DepthModel, model: DepthModel, decay: float) -> None
         mean.lerp_(now, 1.0 - decay)
     for kept, current in zip(average.buffers(), model.buffers(), strict=True):
         kept.copy_(current)
+
+
+def between(model: DepthModel, first: Mapping[str, Tensor], share: float) -> DepthModel:
+    """A copy of the model with so large a share of the first weights, statistics of batch normalisation included."""
+    mixed = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, value in mixed.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(first[name].to(value), share)
+    return mixed
 
 
 def make_optimizer(recipe: OptimizerRecipe, model: DepthModel) -> torch.optim.Optimizer:
