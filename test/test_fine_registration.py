@@ -78,6 +78,16 @@ def test_where_nothing_is_seen_the_motion_stays() -> None:
     assert refine_motion(small, small, motion) == motion
 
 
+def test_few_windows_in_a_corner_invent_no_motion() -> None:
+    true = Motion(0.2, -0.1)
+    shallow, deep = (np.full(SHAPE, 0.5, np.float32) for _ in range(2))
+    corner = (slice(0, 96), slice(0, 144))
+    shallow[corner], deep[corner] = photograph(true, 1.0)[corner], DEEP[corner]
+    found = refine_motion(shallow, deep, Motion())
+    assert found != Motion()
+    assert displacement_error(found, true) < 0.5
+
+
 def test_a_pair_of_a_lens_with_parallax_is_matched_finely() -> None:
     """Whatever the gain between its pictures."""
     true = Motion(0.7, -0.4)

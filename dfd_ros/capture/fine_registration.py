@@ -20,6 +20,7 @@ MIN_WINDOWS = 12
 """Fewest that are believed."""
 
 _DOUBT = 0.15  # pixels off the fit at which a window's weight is halved
+_PULL = 0.1  # windows' worth of no motion, so that a few in one corner invent none
 _ROUNDS = 10
 _PASSES = 2  # windows of blurred pictures tell up to a quarter less than there is,
 _NEGLIGIBLE = 0.08  # which does not count where they tell less than this, pixels
@@ -61,7 +62,7 @@ def _fit(found: WindowShifts) -> tuple[float, float, float]:
     weight = np.ones_like(target)
     for _ in range(_ROUNDS):
         weighted = design.T * weight
-        solution = np.linalg.solve(weighted @ design, weighted @ target)
+        solution = np.linalg.solve(weighted @ design + _PULL * np.eye(design.shape[1]), weighted @ target)
         error_sq = np.sum((target - design @ solution).reshape(2, -1) ** 2, axis=0)
         weight = np.tile(1.0 / (1.0 + error_sq / _DOUBT**2), 2)
     return float(solution[0]), float(solution[1]), float(solution[2]) / found.corner
