@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from dfd_ros.data.dslr import DslrFrames, DslrPairs, Registration
+from dfd_ros.data.dslr import DslrFrames, DslrPairs
 from dfd_ros.data.kitti_depth import KittiDepthFrames
 from dfd_ros.data.light_field import GRID, LightFieldPairs, read_views, refocus
 from dfd_ros.data.make3d import Make3dFrames
@@ -19,7 +19,6 @@ from dfd_ros.data.rgbd import RgbdFolder
 from dfd_ros.data.samples import RgbdFrame, RgbdFrames, decode
 from dfd_ros.errors import InputError
 from dfd_ros.optics.lens import Lens
-from dfd_ros.window_shifts import window_shifts
 
 SHARED = Path(__file__).parents[2] / "shared/data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the data folder beside the checkout is missing")
@@ -437,26 +436,6 @@ def test_registration_brings_the_shallow_picture_to_the_deep_one(tmp_path: Path)
         return float(np.abs(sample.shallow - sample.deep)[middle].mean())
 
     assert difference(True) < 0.1 * difference(False)
-
-
-def test_coarse_registration_leaves_hundredths_of_a_pixel_that_fine_one_does_not(tmp_path: Path) -> None:
-    scene = cv2.GaussianBlur(RNG.integers(0, 256, (260, 340, 3), np.uint8), (0, 0), 1.5)
-    scene = cv2.normalize(scene, None, 20, 235, cv2.NORM_MINMAX)
-    moved = cv2.warpAffine(scene, np.array([[1.0, 0.0, -0.4], [0.0, 1.0, 0.3]]), (340, 260), flags=cv2.INTER_LANCZOS4)
-    write(tmp_path / "a_f2.8.png", cv2.GaussianBlur(moved, (0, 0), 0.8)[10:250, 10:330])
-    write(tmp_path / "a_f8.0.png", scene[10:250, 10:330])
-    lens = Lens("test", 1.6, 2.8, 8.0, coc_scale=20.0, min_depth=0.5, max_depth=10.0, parallax=-0.05)
-
-    def left(register: Registration, lens: Lens | None) -> float:
-        sample = DslrPairs(tmp_path, lens=lens, register=register)[0]
-        found = window_shifts(
-            *(np.ascontiguousarray(p[..., 1] ** 2.2, np.float32) for p in (sample.shallow, sample.deep))
-        )
-        return float(np.linalg.norm(np.median(found.shift[found.good], axis=0)))
-
-    assert left(True, lens) < 0.02
-    assert left(True, lens) < left("coarse", lens)
-    assert left("coarse", None) == left(True, None)  # without parallax there is nothing to tell
 
 
 @needs_shared

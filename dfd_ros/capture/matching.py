@@ -40,8 +40,8 @@ class MatchSettings:
         magnification: Size of the shallow image over the deep one's that the lens is known to have. It is undone
             whatever is done about motion, and does not count as such.
         keep_magnification: Whether no other size is looked for in the images. A lens with parallax shows what is near
-            in another size than what is far, which must not be undone.
-        refine: Whether then, to tell the one from the other, the rest of the motion is measured to hundredths of a pixel.
+            in another size than what is far, which must not be undone; to tell this, the rest of the motion is measured
+            more finely.
     """
 
     gamma: float = 2.2
@@ -50,7 +50,6 @@ class MatchSettings:
     max_motion: float = 8.0
     magnification: float = 1.0
     keep_magnification: bool = False
-    refine: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def match_pair(
     if settings.motion != "ignore":
         measured = register_pair(grey_shallow, grey_deep, lens.scale if settings.keep_magnification else None)
         if measured.quality >= MIN_REGISTRATION_QUALITY:
-            if settings.keep_magnification and settings.refine:
+            if settings.keep_magnification:
                 measured = refine_motion(grey_shallow * np.float32(gain), grey_deep, measured)
             scale = measured.scale
             motion = replace(measured, scale=scale / lens.scale).largest_shift(grey_deep.shape)

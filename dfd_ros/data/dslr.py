@@ -41,8 +41,6 @@ MAX_DELAY = timedelta(seconds=2.0)
 """Between a picture and its depth."""
 MAX_MOTION = 20.0
 """Pixels between the two pictures of a scene that are undone: the camera was touched between them."""
-Registration = bool | Literal["coarse"]
-"""Whether, or how well, the two pictures of a scene are brought together."""
 _APERTURE_FOLDER = re.compile(r".*_N(?P<whole>\d+)(?:_(?P<tenths>\d+))?")
 
 
@@ -97,8 +95,7 @@ class DslrPairs(Dataset):
         path: The folder.
         split: `train`, `test` or `all`; the flat layout knows only `all`.
         lens: What took them, as calibrated (`dfd calibrate`); None where that is not known.
-        register: Bring the shallow picture to the deep one's exposure and place first, if they show the same place; coarsely,
-            to some 0.04 pixels, or as well as can be.
+        register: Bring the shallow picture to the deep one's exposure and place first, if they show the same place.
         gamma: Encoding exponent of the pictures.
 
     Raises:
@@ -111,7 +108,7 @@ class DslrPairs(Dataset):
         split: str = "all",
         *,
         lens: Lens | None = None,
-        register: Registration = False,
+        register: bool = False,
         gamma: float = GAMMA,
     ) -> None:
         self._scenes = open_scenes(path, split)
@@ -123,7 +120,6 @@ class DslrPairs(Dataset):
                 max_motion=MAX_MOTION,
                 magnification=1.0 if lens is None else lens.magnification,
                 keep_magnification=lens is not None and lens.parallax != 0.0,
-                refine=register != "coarse",
             )
         self.names = self._scenes.ids
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from dfd_ros.data.bag_reader import METADATA, STORAGE_SUFFIXES
 from dfd_ros.data.bag_samples import BagPairs
 from dfd_ros.data.built import BuiltPairs, is_built
-from dfd_ros.data.dslr import DslrFrames, DslrPairs, Registration, find_apertures
+from dfd_ros.data.dslr import DslrFrames, DslrPairs, find_apertures
 from dfd_ros.data.kitti_depth import KittiDepthFrames
 from dfd_ros.data.light_field import LightFieldPairs
 from dfd_ros.data.make3d import Make3dFrames
@@ -45,7 +45,7 @@ class OpenOptions:
     Attributes:
         split: `train`, `test` or `all`; None: `all`, and for NYU and Make3D `test`. Of a built one `test` is validation.
         lens: What took the photographs, or what to render with; None: not known, and the literature's.
-        register: Photographs: bring the two to one exposure and place, as `DslrPairs` does.
+        register: Photographs: bring the two to one exposure and place.
         synthetic: What scenes to make; None: `SyntheticSettings` as they stand.
         split_file: KITTI: the list of pictures.
         depth_maps: KITTI: the depth benchmark's folder.
@@ -55,7 +55,7 @@ class OpenOptions:
 
     split: str | None = None
     lens: Lens | None = None
-    register: Registration = False
+    register: bool = False
     synthetic: SyntheticSettings | None = None
     split_file: Path | None = None
     depth_maps: Path | None = None

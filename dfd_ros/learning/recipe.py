@@ -25,7 +25,6 @@ from pydantic import (
     model_validator,
 )
 
-from dfd_ros.data.dslr import Registration
 from dfd_ros.errors import InputError
 from dfd_ros.learning.augment import Augmentation
 from dfd_ros.learning.objectives import AnyTerm, Fraction
@@ -76,9 +75,7 @@ class DataRecipe(_Record):
         spec: As for `dfd_ros.data.open.open_dataset`, with `{data}` for the path given on the command line.
         split: Its split.
         lens: Lens file of what took the pictures, or is to take them.
-        register_pairs: Photographs: bring the two pictures to one exposure and place; `coarse`: not better than to some 0.04
-            pixels. Networks that were shown what registration leaves do better on other scenes, however well those are
-            registered.
+        register_pairs: Photographs: bring the two pictures to one exposure and place.
         synthetic: Settings of made-up scenes (`dfd_ros.data.synthetic.SyntheticSettings`).
         folds, fold, held_out: Cross-validation: the samples in so many blocks of neighbours (which look alike), and
             either all blocks but number `fold`, or, if held out, that one.
@@ -90,7 +87,7 @@ class DataRecipe(_Record):
     spec: str
     split: str | None = None
     lens: str = ""
-    register_pairs: Registration = False
+    register_pairs: bool = False
     synthetic: dict[str, Any] = {}
     first: NonNegativeInt = 0
     count: NonNegativeInt = 0
