@@ -2,7 +2,7 @@
 
 import re
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from test_estimate import FAR, INSIDE, SHAPE, photograph, texture
 from test_estimators import weights_file
 
 from dfd_ros.data.image_messages import image_view
-from dfd_ros.data.vehicle_messages import camera_from_info
+from dfd_ros.data.vehicle_messages import camera_from_info, lens_from_message
 from dfd_ros.geometry import Camera
 from dfd_ros.inference.lens_range import figures
 from dfd_ros.nodes.clouds import points_array
@@ -24,6 +24,7 @@ from dfd_ros.nodes.convert import image_message, info_from_camera, lens_message,
 from dfd_ros.nodes.depth_node import DepthNode
 from dfd_ros.nodes.depth_outputs import COLOURS, DepthLimits, DepthOutputs
 from dfd_ros.optics.estimate import DepthEstimate
+from dfd_ros.optics.lens import Lens
 from dfd_ros.stamps import nanoseconds
 
 DEPTH = 5.0
@@ -139,6 +140,17 @@ def test_every_pair_is_answered_once_or_counted(depth, pictures):
     stamps = [nanoseconds(message.header.stamp) for message in depth.depths]
     assert len(set(stamps)) == len(stamps)
     assert stamps[-1] == 1_700_000_000_000_000_024, "the newest pair wins"
+
+
+def test_the_message_carries_all_of_the_lens():
+    lens = Lens(
+        **{
+            field.name: "disk" if field.name == "psf" else "test" if field.name == "name" else (number + 1) / 64
+            for number, field in enumerate(fields(Lens))
+        }
+    )
+    assert lens_from_message(lens_message(lens)) == lens
+    assert LensInfo().parallax_aspect == Lens.parallax_aspect  # of one who does not know of it
 
 
 def test_a_new_lens_makes_a_new_estimator(depth, pictures):
