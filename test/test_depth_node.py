@@ -143,12 +143,8 @@ def test_every_pair_is_answered_once_or_counted(depth, pictures):
 
 
 def test_the_message_carries_all_of_the_lens():
-    lens = Lens(
-        **{
-            field.name: "disk" if field.name == "psf" else "test" if field.name == "name" else (number + 1) / 64
-            for number, field in enumerate(fields(Lens))
-        }
-    )
+    known = {"name": "test", "psf": "gaussian", "focus_distance": 5.0}
+    lens = Lens(**{field.name: known.get(field.name, number / 64) for number, field in enumerate(fields(Lens))})
     assert lens_from_message(lens_message(lens)) == lens
     assert LensInfo().parallax_aspect == Lens.parallax_aspect  # of one who does not know of it
 
