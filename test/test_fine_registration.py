@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,25 +13,21 @@ from test_registration import SHAPE, displacement_error, photograph
 from dfd_ros.capture.fine_registration import refine_motion
 from dfd_ros.capture.matching import MatchSettings, match_pair
 from dfd_ros.capture.registration import Motion
+from dfd_ros.data.synthetic import displaced
+from dfd_ros.optics.lens import Lens
 from dfd_ros.window_shifts import WINDOW, window_means, window_shifts
 
 DEEP = photograph(Motion(), 0.7)
 
 
-def displaced(picture: np.ndarray, corner: float) -> np.ndarray:
-    """The picture moved outwards along the radius, by its square, `corner` pixels in the corners: parallax at one depth."""
-    height, width = picture.shape
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    y, x = y - 0.5 * (height - 1), x - 0.5 * (width - 1)
-    back = 1.0 - corner * np.hypot(x, y) / (0.25 * np.hypot(height - 1, width - 1) ** 2)
-    moved = cv2.remap(
-        picture,
-        (x * back + 0.5 * (width - 1)).astype(np.float32),
-        (y * back + 0.5 * (height - 1)).astype(np.float32),
-        cv2.INTER_LANCZOS4,
-        borderMode=cv2.BORDER_REFLECT,
-    )
-    return np.asarray(moved, np.float32)
+LENS = Lens("test", 1.0, 2.0, 8.0, coc_scale=20.0, min_depth=0.5, max_depth=10.0)
+DEPTH = np.full(SHAPE, 2.0, np.float32)
+
+
+def outwards(picture: np.ndarray, corner: float) -> np.ndarray:
+    """The picture displaced by parallax at one depth, `corner` pixels in the corners."""
+    lens = replace(LENS, parallax=corner / float(LENS.signed_coc(2.0)))
+    return displaced(picture, DEPTH, lens, np.zeros(2), 1.0)
 
 
 @settings(max_examples=20, deadline=None)
@@ -65,7 +60,7 @@ def test_means_are_those_of_windows() -> None:
 def test_what_registration_left_is_taken_out(dx: float, dy: float, rotation: float, corner: float, blur: float) -> None:
     coarse = Motion(2.0, -1.0, 1.002, 0.003, residual=0.1, quality=0.8)
     true = replace(coarse, dx=coarse.dx + dx, dy=coarse.dy + dy, rotation=coarse.rotation + rotation)
-    found = refine_motion(photograph(true, blur), displaced(DEEP, -corner), coarse)
+    found = refine_motion(photograph(true, blur), outwards(DEEP, -corner), coarse)
     assert displacement_error(found, true) < 0.05
     assert (found.scale, found.residual, found.quality) == (coarse.scale, coarse.residual, coarse.quality)
 
@@ -93,7 +88,7 @@ def test_a_pair_of_a_lens_with_parallax_is_matched_finely() -> None:
     true = Motion(0.7, -0.4)
     deep, shallow = (
         np.rint(255.0 * np.clip(image, 0.0, 1.0) ** (1 / 2.2)).astype(np.uint8)
-        for image in (displaced(DEEP, -0.5), 0.7 * photograph(true, 1.5))
+        for image in (outwards(DEEP, -0.5), 0.7 * photograph(true, 1.5))
     )
     match = match_pair(shallow, deep, MatchSettings(keep_magnification=True), 1.0)
     assert match.gain == pytest.approx(1 / 0.7, rel=0.02)
