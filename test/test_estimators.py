@@ -195,6 +195,18 @@ def test_auto_measures_on_the_pair(weights):
     source.close()
 
 
+def test_pictures_of_another_size_than_trained_on_get_a_hint(tmp_path):
+    recipe = {"data": {"train": [{"spec": "dslr:photographs", "size": (32, 48)}]}}
+    source = open_source(
+        EstimatorOptions(str(weights_file(tmp_path, "physics_net", recipe=recipe)), "torch", threads=1)
+    )
+    hint = "more exact at the size it was trained at, 48x32, than at 96x64: set size"
+    assert source.estimator(LENS, pair()).description.endswith(hint)
+    small, zoom = Resizer((32, 48)).resize(pair())
+    assert "set size" not in source.estimator(LENS.zoomed(zoom), small).description
+    source.close()
+
+
 def test_a_back_end_that_runs_out_of_memory_is_left_out_by_auto_only(weights):
     source = open_source(EstimatorOptions(str(weights), "auto", threads=1))
     assert not source.give_up_backend(), "none is chosen yet"

@@ -34,6 +34,7 @@ from dfd_ros.tone import gamma_table
 
 OUTSIDE = np.float32(0.5)
 """Confidence is multiplied by it with a lens that the model was not made for."""
+_SIZE_TOLERANCE = 0.1
 _SEEN = ("shallow", "deep", "difference")
 _TRIAL_SIZE = (64, 64)  # at which is tried whether a back end runs at all
 
@@ -143,6 +144,7 @@ class NetworkSource(EstimatorSource):
         if backend == "torch" and torch.cuda.is_available():
             self._options = BackendOptions(options.precision, "cuda", options.threads)
         self._file: Program | None = None
+        self._size: tuple[int, int] | None = None  # of pictures trained on, where it was one
         if model.endswith(EXPORT_SUFFIX):
             self._file = load_program(Path(model))
             info = self._file.info
@@ -152,6 +154,7 @@ class NetworkSource(EstimatorSource):
         else:
             self._network, self._card = load_weights(find_weights(model))
             name, seen, ranges = self._card.name, self._network.signature.inputs, self._card.lens
+            self._size = self._card.size()
         if not set(seen) <= set(_SEEN):
             raise InputError(f"model {name}: expected one that sees a pair, got one that sees {', '.join(seen)}")
         super().__init__(name)
@@ -182,8 +185,15 @@ class NetworkSource(EstimatorSource):
         warning = outside(lens, self._ranges)
         if warning:
             warning = f"model {self.name}: {warning}; confidence is halved"
-        description = f"model {self.name}: {choice.sentence}"
+        description = f"model {self.name}: {choice.sentence}{self._hint(pair.form.shape)}"
         return NetworkEstimator(description, choice.backend, program.info, lens, pair.form, warning)
+
+    def _hint(self, shape: tuple[int, int]) -> str:
+        """For pictures of another size than those trained on, by more than a tenth."""
+        if self._size is None or np.allclose(shape, self._size, rtol=_SIZE_TOLERANCE):
+            return ""
+        (height, width), (rows, columns) = shape, self._size
+        return f"; more exact at the size it was trained at, {columns}x{rows}, than at {width}x{height}: set size"
 
     def _choose(self, program: Program, lens: Lens, pair: Pair) -> Choice:
         if self._backend != AUTO:
