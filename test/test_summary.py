@@ -5,12 +5,15 @@ import json
 import numpy as np
 import pytest
 from bag_maker import SECOND, STORE, cdr, header, image, message
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib.image import imread
 from rich.console import Console
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from dfd_ros.errors import InputError
 from dfd_ros.scoring.panel import MAX_BYTES, WIDTH, PanelContent, draw_panel, panel_from_bag
+from dfd_ros.scoring.sizes import at_size
 from dfd_ros.scoring.summary import TYPES, find_topics, print_table, summarise_bag
 
 START = 1_700_000_000 * SECOND
@@ -42,12 +45,17 @@ def diagnostics(**nodes):
     return message("diagnostic_msgs/msg/DiagnosticArray", header=header(START), status=statuses)
 
 
-def write_run(path, pairs=10, unanswered=(3,), factor=1.1, prefix="/cam/", leave_out=()):
-    """A run whose depth is `factor` times the truth and 80 + index ms late, with a sure half and a silent strip."""
+def write_run(path, pairs=10, unanswered=(3,), factor=1.1, prefix="/cam/", leave_out=(), shrink=1):
+    """A run whose depth is `factor` times the truth and 80 + index ms late, with a sure half and a silent strip.
+
+    It is `shrink` times as small as the truth.
+    """
     truth = truth_image()
     estimate = factor * truth
     estimate[-4:] = np.nan
     confidence = np.repeat((np.arange(H) >= H // 2).astype(np.float32)[:, None], W, axis=1)
+    blocks = (H // shrink, shrink, W // shrink, shrink)
+    estimate, confidence = (part.reshape(blocks).mean(axis=(1, 3)) for part in (estimate, confidence))
     picture = np.random.default_rng(0).integers(0, 255, (H, W, 3), dtype=np.uint8)
     sparse = np.where(np.arange(H)[:, None] % 4 == 0, truth, np.nan).astype(np.float32)
     written = []
@@ -208,13 +216,34 @@ def test_topics_are_found_under_any_namespace():
         find_topics({"/a/pair": TYPES["pair"], "/b/pair": TYPES["pair"]}, ["pair"])
 
 
-def test_an_image_of_another_size_than_the_truth_is_named(tmp_path):
+def test_depth_of_a_smaller_size_is_scored_at_the_truths(tmp_path):
+    """As the depth node's parameter `size` makes it: what is smooth scores alike, unknown stays unknown."""
+    full, small = summarise_bag(write_run(tmp_path / "full")), summarise_bag(write_run(tmp_path / "run", shrink=2))
+    assert small.scores["frames"] == full.scores["frames"]
+    assert small.scores["all"]["rel"] == pytest.approx(full.scores["all"]["rel"], abs=0.02)
+    assert small.scores["all"]["coverage"] == pytest.approx(full.scores["all"]["coverage"], abs=0.06)
+    assert small.objects[0].estimate == pytest.approx(full.objects[0].estimate, rel=0.02)
+    panel_from_bag(tmp_path / "run", tmp_path / "panel.png")
+    assert (tmp_path / "panel.png").stat().st_size > 1000
+
+
+@given(st.integers(40, 700), st.integers(40, 700), st.floats(0.2, 2.0))
+@settings(max_examples=30, deadline=None)
+def test_a_depth_of_any_size_of_the_same_aspect_is_brought_back(height, width, factor):
+    depth = np.full((round(factor * height), round(factor * width)), 2.0, np.float32)
+    found, confidence = at_size((height, width), depth, 0.25 * depth)
+    assert found.shape == confidence.shape == (height, width)
+    assert (found == 2.0).all()
+    assert (confidence == 0.5).all()
+
+
+def test_an_image_of_another_aspect_than_the_truth_is_named(tmp_path):
     path = tmp_path / "run"
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as bag:
-        for name, shape in (("depth/image_rect", (4, 6)), ("ground_truth/depth", (8, 12))):
+        for name, shape in (("depth/image_rect", (4, 9)), ("ground_truth/depth", (8, 12))):
             topic = bag.add_connection(f"/cam/{name}", "sensor_msgs/msg/Image", typestore=STORE)
             bag.write(topic, START, cdr(image(START, np.ones(shape, np.float32), "32FC1")))
-    with pytest.raises(InputError, match=r"\(8, 12\), got \(4, 6\)"):
+    with pytest.raises(InputError, match=r"\(8, 12\), got \(4, 9\)"):
         summarise_bag(path)
 
 

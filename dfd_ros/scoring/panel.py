@@ -28,6 +28,7 @@ from dfd_ros.data.bag_reader import BagMessage, BagReader
 from dfd_ros.data.image_messages import depth_array, header_stamp, rgb_array
 from dfd_ros.errors import InputError
 from dfd_ros.metrics import CONFIDENCE_THRESHOLD, is_known
+from dfd_ros.scoring.sizes import at_size
 from dfd_ros.scoring.summary import CONFIDENCE, DEPTH, IMAGE, LIDAR_DEPTH, LIDAR_POINTS, PAIR, TRUTH, find_topics
 
 WIDTH = 1400  # pixels of the picture
@@ -146,14 +147,18 @@ def _content(bag: BagReader, parts: dict[str, BagMessage], seconds: float) -> Pa
         return depth_array(bag.decode(parts[name]), name) if name in parts else None
 
     pair = bag.decode(parts[PAIR]) if PAIR in parts else None
+    deep = rgb_array(pair.deep, "deep image") if pair else None
+    estimate, confidence = depth(DEPTH), depth(CONFIDENCE)
+    if deep is not None and estimate is not None:
+        estimate, confidence = at_size((deep.shape[0], deep.shape[1]), estimate, confidence)
     return PanelContent(
         shallow=rgb_array(pair.shallow, "shallow image") if pair else None,
-        deep=rgb_array(pair.deep, "deep image") if pair else None,
+        deep=deep,
         image=rgb_array(bag.decode(parts[IMAGE]), "image") if IMAGE in parts and not pair else None,
         sparse_depth=depth(LIDAR_POINTS),
         dense_depth=depth(LIDAR_DEPTH),
-        estimate=depth(DEPTH),
-        confidence=depth(CONFIDENCE),
+        estimate=estimate,
+        confidence=confidence,
         truth=depth(TRUTH),
         f_numbers=(pair.shallow_f_number, pair.deep_f_number) if pair and pair.shallow_f_number > 0 else None,
         title=f"Depth from defocus, {max(seconds, 0.0):.1f} s into the recording",

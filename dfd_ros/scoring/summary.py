@@ -23,6 +23,7 @@ from dfd_ros.data.image_messages import depth_array, header_stamp
 from dfd_ros.errors import InputError
 from dfd_ros.metrics import CONFIDENCE_THRESHOLD, Box, ScoreAccumulator, edges_for, is_known, mean_in_box
 from dfd_ros.scoring.regions import OBJECTS_TYPE, RegionScores, region_table
+from dfd_ros.scoring.sizes import at_size
 
 DEPTH, CONFIDENCE, PAIR = "depth/image_rect", "depth/confidence", "pair"
 TRUTH, OBJECTS = "ground_truth/depth", "ground_truth/objects"
@@ -274,6 +275,7 @@ class _Scoring:
         if DEPTH in parts:
             estimate = self._array(parts[DEPTH])
             confidence = self._array(parts[CONFIDENCE]) if CONFIDENCE in parts else None
+            estimate, confidence = at_size((truth.shape[0], truth.shape[1]), estimate, confidence)
             self._depth = self._depth or self._accumulator(truth)
             self._depth.add(estimate, truth, confidence)
             for seen in self._bag.decode(parts[OBJECTS]).objects if OBJECTS in parts else ():

@@ -1,0 +1,30 @@
+"""Depth of another size than what it is held against: the depth node's parameter `size` makes it so."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dfd_ros.metrics import is_known
+
+FloatImage = NDArray[np.float32]
+
+
+def at_size(
+    shape: tuple[int, int], depth: FloatImage, confidence: FloatImage | None
+) -> tuple[FloatImage, FloatImage | None]:
+    """Depth and its confidence brought to another size, bilinearly; what borders on unknown depth is unknown, NaN.
+
+    Those of another aspect than `shape` (height, width) come back as they are, for who scores them to name.
+    """
+    (height, width), (rows, columns) = shape, depth.shape
+    # A size that keeps the aspect is half a pixel off at most, along each side.
+    if depth.shape == shape or abs(rows * width - columns * height) > (width + height) / 2:
+        return depth, confidence
+    known = np.where(is_known(depth), depth, np.float32(np.nan))
+    return _resized(known, shape), None if confidence is None else _resized(confidence, shape)
+
+
+def _resized(array: FloatImage, shape: tuple[int, int]) -> FloatImage:
+    return np.asarray(cv2.resize(array, shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
