@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 from bag_maker import SECOND, STORE, cdr, header, image, message
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
 from rich.console import Console
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from dfd_ros.errors import InputError
+from dfd_ros.inference.pictures import keeps_aspect
 from dfd_ros.scoring.panel import MAX_BYTES, WIDTH, PanelContent, draw_panel, panel_from_bag
 from dfd_ros.scoring.sizes import at_size
 from dfd_ros.scoring.summary import TYPES, find_topics, print_table, summarise_bag
@@ -227,10 +228,24 @@ def test_depth_of_a_smaller_size_is_scored_at_the_truths(tmp_path):
     assert (tmp_path / "panel.png").stat().st_size > 1000
 
 
+def test_a_panel_of_smaller_depth_needs_no_pair(tmp_path):
+    """It is drawn beside the truth, at the truth's size."""
+    panel_from_bag(write_run(tmp_path / "run", shrink=2, leave_out=("pair",)), tmp_path / "panel.png")
+    assert (tmp_path / "panel.png").stat().st_size > 1000
+
+
+def test_a_depth_that_the_node_stretched_a_little_is_brought_back():
+    depth = np.full((340, 448), 2.0, np.float32)
+    found, _ = at_size((480, 640), depth, None)
+    assert found.shape == (480, 640)
+
+
 @given(st.integers(40, 700), st.integers(40, 700), st.floats(0.2, 2.0))
 @settings(max_examples=30, deadline=None)
 def test_a_depth_of_any_size_of_the_same_aspect_is_brought_back(height, width, factor):
-    depth = np.full((round(factor * height), round(factor * width)), 2.0, np.float32)
+    size = (round(factor * height), round(factor * width))
+    assume(keeps_aspect(size, (height, width)))  # the node makes no other
+    depth = np.full(size, 2.0, np.float32)
     found, confidence = at_size((height, width), depth, 0.25 * depth)
     assert found.shape == confidence.shape == (height, width)
     assert (found == 2.0).all()

@@ -64,6 +64,12 @@ class Pair:
         return PictureForm((height, width), 1 if self.deep.ndim == 2 else self.deep.shape[2], self.bgr)
 
 
+def keeps_aspect(size: tuple[int, int], of: tuple[int, int]) -> bool:
+    """Whether pictures of height and width `of` are hardly stretched when they are brought to `size`."""
+    down, across = size[0] / of[0], size[1] / of[1]
+    return abs(across / down - 1.0) <= _STRETCH
+
+
 class Resizer:
     """Brings pairs to one size, into buffers of its own that the next call overwrites.
 
@@ -84,14 +90,14 @@ class Resizer:
         height, width = pair.form.shape
         if self._size in ((0, 0), (height, width)):
             return pair, 1.0
-        down, across = self._size[0] / height, self._size[1] / width
-        if abs(across / down - 1.0) > _STRETCH:
+        if not keeps_aspect(self._size, (height, width)):
             raise InputError(
                 f"size: expected one of the pictures' aspect, {width}x{height}, got {self._size[1]}x{self._size[0]}"
             )
         shape = (*self._size, *pair.deep.shape[2:])
         if self._buffers is None or self._buffers[0].shape != shape:
             self._buffers = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+        across = self._size[1] / width
         way = cv2.INTER_AREA if across < 1.0 else cv2.INTER_LINEAR
         for picture, buffer in zip((pair.shallow, pair.deep), self._buffers, strict=True):
             cv2.resize(picture, self._size[::-1], dst=buffer, interpolation=way)

@@ -148,18 +148,20 @@ def _content(bag: BagReader, parts: dict[str, BagMessage], seconds: float) -> Pa
 
     pair = bag.decode(parts[PAIR]) if PAIR in parts else None
     deep = rgb_array(pair.deep, "deep image") if pair else None
-    estimate, confidence = depth(DEPTH), depth(CONFIDENCE)
-    if deep is not None and estimate is not None:
-        estimate, confidence = at_size((deep.shape[0], deep.shape[1]), estimate, confidence)
+    image = rgb_array(bag.decode(parts[IMAGE]), "image") if IMAGE in parts and not pair else None
+    estimate, confidence, truth = depth(DEPTH), depth(CONFIDENCE), depth(TRUTH)
+    beside = next((shown for shown in (deep, image, truth) if shown is not None), None)
+    if beside is not None and estimate is not None:
+        estimate, confidence = at_size((beside.shape[0], beside.shape[1]), estimate, confidence)
     return PanelContent(
         shallow=rgb_array(pair.shallow, "shallow image") if pair else None,
         deep=deep,
-        image=rgb_array(bag.decode(parts[IMAGE]), "image") if IMAGE in parts and not pair else None,
+        image=image,
         sparse_depth=depth(LIDAR_POINTS),
         dense_depth=depth(LIDAR_DEPTH),
         estimate=estimate,
         confidence=confidence,
-        truth=depth(TRUTH),
+        truth=truth,
         f_numbers=(pair.shallow_f_number, pair.deep_f_number) if pair and pair.shallow_f_number > 0 else None,
         title=f"Depth from defocus, {max(seconds, 0.0):.1f} s into the recording",
     )

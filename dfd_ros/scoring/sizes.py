@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dfd_ros.inference.pictures import keeps_aspect
 from dfd_ros.metrics import is_known
 
 FloatImage = NDArray[np.float32]
@@ -18,9 +19,7 @@ def at_size(
 
     Those of another aspect than `shape` (height, width) come back as they are, for who scores them to name.
     """
-    (height, width), (rows, columns) = shape, depth.shape
-    # A size that keeps the aspect is half a pixel off at most, along each side.
-    if depth.shape == shape or abs(rows * width - columns * height) > (width + height) / 2:
+    if depth.shape == shape or not keeps_aspect((depth.shape[0], depth.shape[1]), shape):
         return depth, confidence
     known = np.where(is_known(depth), depth, np.float32(np.nan))
     return _resized(known, shape), None if confidence is None else _resized(confidence, shape)
