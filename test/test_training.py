@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import nn
 
 from dfd_ros.data.rendered import protocol_lens
-from dfd_ros.data.samples import Dataset, Sample, Window
+from dfd_ros.data.samples import Dataset, Sample, Window, resized
 from dfd_ros.data.synthetic import LensRange, SyntheticScenes, SyntheticSettings
 from dfd_ros.datasets.files import locked
 from dfd_ros.errors import InputError
@@ -409,6 +409,20 @@ def test_zoom_brings_a_batch_to_one_size_and_its_coc_along() -> None:
     assert 0.48 < min(sizes) < max(sizes) <= 1.0
     with pytest.raises(InputError, match="zoom must be the least and the greatest"):
         tiny("data.augment.zoom=[1.0,0.5]")
+
+
+def test_pictures_of_a_source_are_brought_to_their_zoomed_size_in_one_step() -> None:
+    """Shrunk first and then enlarged they had lost their detail."""
+    sample = Scenes().read(0)
+    height, width = sample.depth.shape
+    half = Source(Scenes(), shape=(height // 2, width // 2))
+    for found, scale in ((half.read(0, zoom=2.0), 1.0), (half.read(0), 0.5)):
+        np.testing.assert_array_equal(found.deep, resized(sample, (round(scale * height), round(scale * width))).deep)
+        assert found.lens is not None
+        assert found.lens.coc_scale == pytest.approx(scale * sample.lens.coc_scale)
+    batch = Batches([half], 1, Augmentation(zoom=(2.0, 2.0)), seed=0)[0]
+    name = Scenes().names.index(batch.names[0])
+    np.testing.assert_array_equal(batch.deep[0].permute(1, 2, 0).numpy(), Scenes().read(name).deep)
 
 
 def test_cards_say_what_coc_was_seen_zoom_included():

@@ -25,10 +25,23 @@ _DRAW, _ORDER, _AUGMENT, _ZOOM = range(4)  # streams of random numbers
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset and how often samples come from it, relative to the others."""
+    """A dataset that samples are drawn from.
+
+    Attributes:
+        dataset: As it was opened.
+        share: How often samples come from it, relative to other sources.
+        shape: Height and width that they are brought to; None for their own.
+    """
 
     dataset: Dataset
     share: float = 1.0
+    shape: tuple[int, int] | None = None
+
+    def read(self, index: int, zoom: float = 1.0) -> Sample:
+        """A sample, brought to `zoom` times that shape in one step: what is shrunk and enlarged again has lost its detail."""
+        sample = self.dataset.read(index)
+        height, width = self.shape or sample.depth.shape
+        return resized(sample, (round(zoom * height), round(zoom * width)))
 
 
 class Batches(torch.utils.data.Dataset[Batch]):
@@ -57,9 +70,7 @@ class Batches(torch.utils.data.Dataset[Batch]):
     def _patches(self, turn: int, zoom: float) -> list[Patch]:
         """The patches of the sample whose turn it is, brought to another size."""
         which, index = self._sample_of(turn)
-        sample = self.sources[which].dataset.read(index)
-        height, width = sample.depth.shape
-        sample = resized(sample, (round(zoom * height), round(zoom * width)))
+        sample = self.sources[which].read(index, zoom)
         rng = np.random.default_rng((self.seed, _AUGMENT, turn))
         return [augment(sample, self.augmentation, rng) for _ in range(self.augmentation.patches)]
 

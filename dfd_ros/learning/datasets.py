@@ -41,6 +41,18 @@ def open_data(recipe: DataRecipe) -> Dataset:
     Raises:
         InputError: It cannot be opened, a setting is unknown, or no sample is left.
     """
+    dataset = _of_its_own_size(recipe)
+    return dataset if recipe.size is None else _Resized(dataset, recipe.size)
+
+
+def open_batches(recipe: Recipe) -> Batches:
+    """Training's batches; errors as for `open_data`."""
+    room = recipe.data.keep * _GIGABYTE / len(recipe.data.train)
+    sources = [Source(Kept(_of_its_own_size(data), room), data.share, data.size) for data in recipe.data.train]
+    return Batches(sources, recipe.train.batch, recipe.data.augment, recipe.train.seed)
+
+
+def _of_its_own_size(recipe: DataRecipe) -> Dataset:
     options = OpenOptions(
         split=recipe.split,
         lens=load_lens(config_file(recipe.lens)) if recipe.lens else None,
@@ -55,16 +67,7 @@ def open_data(recipe: DataRecipe) -> Dataset:
         )
     if len(numbers) < len(dataset):
         dataset = Selection(dataset, numbers)
-    if recipe.size is not None:
-        dataset = _Resized(dataset, recipe.size)
     return dataset
-
-
-def open_batches(recipe: Recipe) -> Batches:
-    """Training's batches; errors as for `open_data`."""
-    room = recipe.data.keep * _GIGABYTE / len(recipe.data.train)
-    sources = [Source(Kept(open_data(data), room), data.share) for data in recipe.data.train]
-    return Batches(sources, recipe.train.batch, recipe.data.augment, recipe.train.seed)
 
 
 def lens_ranges(
@@ -91,7 +94,7 @@ def some_lenses(batches: Batches) -> list[Lens | None]:
     lenses = []
     for source in batches.sources:
         count = min(len(source.dataset), _LENS_SAMPLES)
-        lenses += [source.dataset.read(k * len(source.dataset) // count).lens for k in range(count)]
+        lenses += [source.read(k * len(source.dataset) // count).lens for k in range(count)]
     return lenses
 
 
