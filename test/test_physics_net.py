@@ -20,11 +20,12 @@ from dfd_ros.models.lens_table import (
     PRIOR,
     PRIOR_TILT,
     PRODUCTS,
+    SIDE,
     SLOPES,
     explanation,
     lens_table,
 )
-from dfd_ros.models.physics_net import PhysicsNet, positions
+from dfd_ros.models.physics_net import PhysicsNet, likely_log_depth, positions
 from dfd_ros.optics.lens import Lens
 from dfd_ros.optics.render import render_defocus
 from dfd_ros.optics.transfer import transfer_function
@@ -284,16 +285,20 @@ def test_one_logit_settles_the_side_of_the_focus_whatever_the_lens(net, far):
 
 
 def test_the_network_knows_where_among_its_depths_the_focus_lies(net):
-    """The pair shows nothing: what differs is the lens alone."""
+    """The pair shows nothing: what differs is the lens alone, at first no more than as all its depths are as likely."""
     blank = torch.full((1, 6, 64, 96), 0.5)
-    lenses = [replace(LENS, focus_distance=focus) for focus in (1.0, 3.0)]
+    tables = [lens_table(replace(LENS, focus_distance=focus))[None] for focus in (1.0, 3.0)]
     with torch.no_grad():
-        before = [net(blank, lens_table(lens)[None])["depth"].mean() for lens in lenses]
+        before = torch.stack([net(blank, table)["depth"].mean() for table in tables])
         net.from_lens.weight += 0.1
         net.logits.weight[-1] += 0.1
-        after = [net(blank, lens_table(lens)[None])["depth"].mean() for lens in lenses]
-    torch.testing.assert_close(before[0], before[1], rtol=0.02, atol=0.0)
-    assert abs(float(torch.log(after[0] / after[1]))) > 0.1
+        after = torch.stack([net(blank, table)["depth"].mean() for table in tables])
+    for table, depth in zip(tables, before, strict=True):
+        depths, sides = (table[..., column, None, None] for column in (LN_DEPTH, SIDE))
+        even = torch.exp(likely_log_depth(depths, depths, sides))  # labels are even in 1 / z
+        assert float(depth) == pytest.approx(float(even), rel=0.02)
+    changes = torch.log(after / before)
+    assert abs(float(changes[0] - changes[1])) > 0.1
 
 
 def test_positions_are_the_pictures_however_it_was_grown():
@@ -354,3 +359,28 @@ def test_what_does_not_fit_is_refused(net):
         PhysicsNet(features=(32, 48, 64))
     with pytest.raises(InputError, match="psf"):
         explanation(np.array(1.0), np.array(0.5), "square")
+
+
+LN_DEPTHS = torch.log(torch.tensor([1.0, 2.0, 3.0, 5.0]))[None, :, None, None]
+
+
+def belief_of(*shares: float) -> torch.Tensor:
+    """What makes `likely_log_depth` believe so much of each depth, (1, K, 1, 1): twice as much of what is 16 times nearer."""
+    return torch.log(torch.tensor(shares))[None, :, None, None] + 0.25 * LN_DEPTHS
+
+
+def test_depth_on_one_side_of_the_focus_is_the_mean_of_ln_depth() -> None:
+    found = likely_log_depth(belief_of(0.1, 0.2, 0.3, 0.4), LN_DEPTHS, torch.ones(1, 4, 1, 1))
+    mean = (torch.tensor([0.1, 0.2, 0.3, 0.4])[None, :, None, None] * LN_DEPTHS).sum()
+    assert float(found) == pytest.approx(float(mean), rel=1e-5)
+
+
+def test_of_two_sides_of_the_focus_each_counts_by_the_square_of_its_share() -> None:
+    sides = torch.tensor([-1.0, -1.0, 1.0, 1.0])[None, :, None, None]
+    for near in (0.5, 0.7, 0.9):
+        found = likely_log_depth(belief_of(near, 1e-9, 1e-9, 1 - near), LN_DEPTHS, sides)
+        expected = (1 - near) ** 2 * np.log(5.0) / (near**2 + (1 - near) ** 2)
+        assert float(found) == pytest.approx(expected, abs=1e-5)
+    # In focus a depth is on neither side and takes none.
+    within = likely_log_depth(belief_of(0.5, 1e-9, 1e-9, 0.5), LN_DEPTHS, torch.zeros(1, 4, 1, 1))
+    assert float(within) == pytest.approx(0.5 * np.log(5.0), abs=1e-5)

@@ -12,9 +12,9 @@ to settle on which side of the focus a thing lies, for which the whole picture i
 
 On the way back, at 1/8, each depth of the lens gets a logit: what blur and displacement say against it, each level and window
 as far as it is trusted there, gathered over cells that belong together (`affinity`); the prior of the lens file; and what the
-network adds, for each depth and for a whole side of the focus. Ln depth is its mean under their softmax, plus a correction
-at 1/4, brought to full resolution linearly. So depths are the lens's own, and blur counts before anything is learned. The
-second output is the log-variance of ln depth.
+network adds, for each depth and for a whole side of the focus. Ln depth is its mean under their softmax, decided for a side
+(`likely_log_depth`), plus a correction at 1/4, brought to full resolution linearly. So depths are the lens's own, and blur
+counts before anything is learned. The second output is the log-variance of ln depth.
 
 1,090,374 parameters. Convolutions carry batch normalisation, which vanishes in them after training. Everything exports to
 standard operators.
@@ -58,6 +58,7 @@ _CUE_GAIN = 4.0  # the boundary cue is small against the picture
 _MID_GREY = 0.5
 _TRUSTED = (LEVELS + len(WINDOWS), SIDES - len(WINDOWS))  # costs of the depths, then what tells but the side
 _FIRST_TRUST = -1.0  # in the costs, before the softplus
+_IN_DOUBT_NEAR = 0.25  # by which power of 1 / z nearer depths count more; with 1 the relative error would be least
 
 
 class PhysicsNet(DepthModel):
@@ -194,10 +195,25 @@ class PhysicsNet(DepthModel):
         nearer = (trust_in_side * parallax.side[:, len(WINDOWS) :].float()).sum(dim=1, keepdim=True)  # than the rest
         evidence = evidence + nearer * sides
         belief = belief - self.gathering(evidence, x)
-        log_depth = (torch.softmax(belief, dim=1) * depths).sum(dim=1, keepdim=True)
+        log_depth = likely_log_depth(belief, depths, sides)
         x = self.outward[0](F.relu(fine + _enlarge(self.up[0](x), 2)))
         correction, log_variance = self.finish(x).float().chunk(2, dim=1)
         return _enlarge(log_depth, 2) + correction, log_variance.clamp(MIN_LOG_VARIANCE, MAX_LOG_VARIANCE)
+
+
+def likely_log_depth(
+    belief: Tensor,  # (N, K, H, W), ln of a likelihood
+    depths: Tensor,  # (N or 1, K, 1, 1), ln
+    sides: Tensor,  # (N or 1, K, 1, 1), of the focus: -1 before it to 1 behind
+) -> Tensor:  # (N, 1, H, W)
+    """Ln depth by what is believed of each depth: the mean, each depth as far as its side of the focus is believed in.
+
+    Blur cannot tell two depths apart that lie either side of the focus; their plain mean would be a depth that neither has.
+    In doubt it is the nearer, which errs less and is what a robot should heed.
+    """
+    share = torch.softmax(belief - _IN_DOUBT_NEAR * depths, dim=1)
+    share = share * (1.0 + sides * (share * sides).sum(dim=1, keepdim=True))
+    return (share * depths).sum(dim=1, keepdim=True) / share.sum(dim=1, keepdim=True)
 
 
 def positions(like: Tensor, size: tuple[float, float]) -> Tensor:
