@@ -64,7 +64,7 @@ class Pair:
         return PictureForm((height, width), 1 if self.deep.ndim == 2 else self.deep.shape[2], self.bgr)
 
 
-def keeps_aspect(size: tuple[int, int], of: tuple[int, int]) -> bool:
+def keeps_aspect(size: tuple[int, ...], of: tuple[int, ...]) -> bool:
     """Whether pictures of height and width `of` are hardly stretched when they are brought to `size`."""
     down, across = size[0] / of[0], size[1] / of[1]
     return abs(across / down - 1.0) <= _STRETCH

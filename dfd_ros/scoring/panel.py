@@ -152,7 +152,7 @@ def _content(bag: BagReader, parts: dict[str, BagMessage], seconds: float) -> Pa
     estimate, confidence, truth = depth(DEPTH), depth(CONFIDENCE), depth(TRUTH)
     beside = next((shown for shown in (deep, image, truth) if shown is not None), None)
     if beside is not None and estimate is not None:
-        estimate, confidence = at_size((beside.shape[0], beside.shape[1]), estimate, confidence)
+        estimate, confidence = at_size(beside.shape[:2], estimate, confidence)
     return PanelContent(
         shallow=rgb_array(pair.shallow, "shallow image") if pair else None,
         deep=deep,

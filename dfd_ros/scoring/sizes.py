@@ -13,17 +13,17 @@ FloatImage = NDArray[np.float32]
 
 
 def at_size(
-    shape: tuple[int, int], depth: FloatImage, confidence: FloatImage | None
+    shape: tuple[int, ...], depth: FloatImage, confidence: FloatImage | None
 ) -> tuple[FloatImage, FloatImage | None]:
     """Depth and its confidence brought to another size, bilinearly; what borders on unknown depth is unknown, NaN.
 
     Those of another aspect than `shape` (height, width) come back as they are, for who scores them to name.
     """
-    if depth.shape == shape or not keeps_aspect((depth.shape[0], depth.shape[1]), shape):
+    if depth.shape == shape or not keeps_aspect(depth.shape, shape):
         return depth, confidence
     known = np.where(is_known(depth), depth, np.float32(np.nan))
     return _resized(known, shape), None if confidence is None else _resized(confidence, shape)
 
 
-def _resized(array: FloatImage, shape: tuple[int, int]) -> FloatImage:
-    return np.asarray(cv2.resize(array, shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+def _resized(array: FloatImage, shape: tuple[int, ...]) -> FloatImage:
+    return np.asarray(cv2.resize(array, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)

@@ -275,7 +275,7 @@ class _Scoring:
         if DEPTH in parts:
             estimate = self._array(parts[DEPTH])
             confidence = self._array(parts[CONFIDENCE]) if CONFIDENCE in parts else None
-            estimate, confidence = at_size((truth.shape[0], truth.shape[1]), estimate, confidence)
+            estimate, confidence = at_size(truth.shape, estimate, confidence)
             self._depth = self._depth or self._accumulator(truth)
             self._depth.add(estimate, truth, confidence)
             for seen in self._bag.decode(parts[OBJECTS]).objects if OBJECTS in parts else ():
